@@ -1,0 +1,1 @@
+"""The embedded lab: real systemd hosts in systemd-nspawn on one machine."""
