@@ -1,0 +1,1 @@
+"""Checks that only read: of a host, of the variables, of what somebody else put on a host."""
