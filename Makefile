@@ -1,0 +1,64 @@
+# Every target makes what it needs first. Root (or sudo) is needed for demo, test, bench, lab-*: they boot hosts.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin
+ROOT := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=PATH,HOME,CI)
+PLAY := $(ROOT) $(RUN)/ansible-playbook
+LAB := -i inventories/lab/hosts.yml
+SAMPLES := $(patsubst inventories/%/hosts.yml,%,$(wildcard inventories/*/hosts.yml))
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+
+venv: $(VENV)/.complete ## Python environment with all the controller needs (needs: python3 >= 3.11 with venv)
+
+$(VENV)/.complete: requirements/test.txt
+	@echo "== python environment ($(VENV))"
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "rackserve needs Python 3.11 or newer on the controller: set PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(RUN)/python -m pip --quiet --disable-pip-version-check install --require-hashes -r requirements/test.txt
+	touch $@
+
+lab-up: venv ## Build the lab on this machine (needs root): five systemd hosts
+	$(PLAY) $(LAB) playbooks/lab-up.yml
+
+lab-down: venv ## Take the lab away again (needs root)
+	$(PLAY) $(LAB) playbooks/lab-down.yml
+
+demo: lab-up ## The main job on the lab (needs root): five bare hosts to a served model
+	$(PLAY) $(LAB) playbooks/build-release.yml
+	$(PLAY) $(LAB) playbooks/site.yml
+
+plan: venv ## Compile every sample, render every file to build/, print the tables (no root, Linux or macOS)
+	@for sample in $(SAMPLES); do \
+	  echo "== $$sample"; \
+	  $(RUN)/ansible-playbook -i inventories/$$sample/hosts.yml playbooks/show-plan.yml playbooks/render-files.yml \
+	    -e show_plan_output=$(CURDIR)/build/$$sample/plan.json -e render_files_output=$(CURDIR)/build/$$sample; \
+	done
+
+lint: venv ## All linters, no finding allowed
+	$(RUN)/ruff check .
+	$(RUN)/ruff format --check .
+	cd module_utils && ../$(RUN)/mypy --config-file ../pyproject.toml -p rackserve
+	$(RUN)/yamllint --strict .
+	$(RUN)/ansible-lint --offline --strict
+
+unit: venv ## Unit and contract tests with the coverage gate
+	$(RUN)/pytest --cov --cov-report=term --cov-fail-under=90
+
+molecule: venv ## The whole main job on a fresh lab (needs root): create to destroy
+	$(ROOT) $(RUN)/molecule test --scenario-name default
+
+test: lint unit plan molecule ## Everything CI runs (needs root)
+
+bench: lab-up ## Ratios measured in one run on the lab (needs root)
+	$(ROOT) $(RUN)/python tests/bench/bench.py
+
+lock: venv ## Resolve the lock files again
+	$(RUN)/python requirements/lock.py
+
+.PHONY: help venv lab-up lab-down demo plan lint unit molecule test bench lock
