@@ -1,0 +1,79 @@
+"""Filters for playbooks: shims over module_utils/rackserve/plan."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ansible.errors import AnsibleFilterError
+
+REPO = Path(__file__).resolve().parents[1]
+if str(REPO / "module_utils") not in sys.path:
+    # Ansible makes module_utils importable for modules only, not for plugins on the controller.
+    sys.path.insert(0, str(REPO / "module_utils"))
+
+from rackserve.plan import compile_plan, load_library, plan_errors, plan_tables  # noqa: E402 - needs the path above
+
+_PLANNED_GROUPS = ("gpu", "gateway", "monitoring")
+
+
+def plain(value: Any) -> Any:
+    """Ansible's tagged and lazy values as plain data."""
+    return json.loads(json.dumps(value, default=str))
+
+
+def cluster_plan(
+    cluster: Any, groups: Mapping[str, Any], hostvars: Mapping[str, Any], overrides: Any = None, root: str | None = None
+) -> dict[str, Any]:
+    """Compile the plan from the description, the inventory's groups and the hosts' literal ``ansible_host``.
+
+    ``root`` is the repository (its ``files/`` is the library). Of ``hostvars`` only ``ansible_host`` of hosts in the
+    groups gpu, gateway and monitoring is read. Raises AnsibleFilterError when the library cannot be read.
+    """
+    plain_groups = plain(dict(groups))
+    addresses = {}
+    for host in dict.fromkeys(host for group in _PLANNED_GROUPS for host in plain_groups.get(group, [])):
+        address = hostvars[host].get("ansible_host", host)
+        if address != host or _is_address(host):
+            addresses[host] = plain(address)
+    trace = os.environ.get("RACKSERVE_COMPILE_TRACE")
+    if trace:
+        with Path(trace).open("a", encoding="utf-8") as stream:
+            stream.write(f"compile pid={os.getpid()}\n")
+    try:
+        library = load_library(Path(root) if root else REPO, yaml.safe_load)
+    except (OSError, yaml.YAMLError) as problem:
+        raise AnsibleFilterError(f"cluster_plan cannot read the library: {problem}") from problem
+    return compile_plan(plain(cluster), plain_groups, addresses, library, plain(overrides))
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def tables(plan: Any) -> list[str]:
+    """The plan's tables for people, as lines."""
+    return plan_tables(plain(plan))
+
+
+def errors(plan: Any) -> list[str]:
+    """The plan's error findings, one line each."""
+    return plan_errors(plain(plan))
+
+
+class FilterModule:
+    """Ansible's entry point."""
+
+    def filters(self) -> dict[str, Any]:
+        """Filters by name."""
+        return {"cluster_plan": cluster_plan, "plan_tables": tables, "plan_errors": errors}

@@ -1,0 +1,9 @@
+"""The plan compiler: a cluster's description in, everything hosts need out (docs/cluster.md)."""
+
+from __future__ import annotations
+
+from .compiler import compile_plan, plan_hash
+from .library import Library, load_library
+from .tables import plan_errors, plan_tables
+
+__all__ = ["Library", "compile_plan", "load_library", "plan_errors", "plan_hash", "plan_tables"]

@@ -1,0 +1,148 @@
+"""The command line and environment of an engine."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from .findings import Findings, show
+from .known import argument_advice, environment_advice
+
+_LENGTH = re.compile(r"(\d+)([kKmM]?)")
+# vLLM's own reading of suffixes: 32k is decimal, 32K is binary.
+_FACTOR = {"": 1, "k": 1000, "K": 1024, "m": 10**6, "M": 2**20}
+_MAX_SAFE_UTILIZATION = 0.95
+
+
+def drop_nulls(args: dict[str, Any]) -> dict[str, Any]:
+    """The arguments that have a value."""
+    return {name: value for name, value in args.items() if value is not None}
+
+
+def check_arguments(args: dict[str, Any], device: str, where: str, findings: Findings) -> dict[str, Any]:
+    """Report dead, harmful and managed arguments under ``where``; return the ones that may be passed."""
+    good: dict[str, Any] = {}
+    for name, value in args.items():
+        advice = argument_advice(name, value, device)
+        if advice:
+            findings.add(advice[0], advice[1], f"{where}.{name}", advice[2], advice[3])
+        if _looks_like_option(value):
+            why = f"{where}.{name}: a value that starts with - would be read as another option."
+            findings.error("bad-argument-value", f"{where}.{name}", why, "Write options as keys of engine_args.")
+        elif not advice or (advice[0] != "error" and name != "trust_remote_code"):
+            good[name] = value
+    _check_ranges(good, where, findings)
+    return good
+
+
+def _looks_like_option(value: object) -> bool:
+    values = value if isinstance(value, list) else [value]
+    return any(isinstance(item, str) and item.startswith("-") for item in values)
+
+
+def _check_ranges(args: dict[str, Any], where: str, findings: Findings) -> None:
+    share = args.get("gpu_memory_utilization")
+    if share is not None:
+        spot = f"{where}.gpu_memory_utilization"
+        if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share < 1:
+            findings.error("out-of-range", spot, f"{spot} is {show(share)}, not between 0 and 1.", "Try 0.92.")
+            del args["gpu_memory_utilization"]
+        elif share > _MAX_SAFE_UTILIZATION:
+            why = f"{spot} is {share:g}: too little is left for allocations outside vLLM."
+            findings.warning("risky-argument", spot, why, f"Stay at {_MAX_SAFE_UTILIZATION:g} or below.")
+    for name, high in (("max_num_seqs", 10**5), ("shutdown_timeout", 3600), ("max_num_batched_tokens", 10**7)):
+        value = args.get(name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= high):
+            spot = f"{where}.{name}"
+            why = f"{spot} is {show(value)}; it must be a whole number from 1 to {high}."
+            findings.error("out-of-range", spot, why, "Correct it.")
+            del args[name]
+    for name in ("max_model_len", "kv_cache_memory_bytes"):
+        if name in args and parse_size(args[name]) is None:
+            spot = f"{where}.{name}"
+            why = f"{spot} is {show(args[name])}; it must be a number, or digits with k, K, m or M."
+            findings.error("out-of-range", spot, why, "Write it out: 32768.")
+            del args[name]
+
+
+def parse_size(value: object) -> int | None:
+    """A positive size as vLLM reads it: 32768, "32768", "32k" = 32000, "32K" = 32768; else None."""
+    text = str(value) if isinstance(value, (int, str)) and not isinstance(value, bool) else ""
+    match = _LENGTH.fullmatch(text)
+    if not match or len(text) > len(str(10**15)):
+        return None
+    return int(match[1]) * _FACTOR[match[2]] or None
+
+
+def check_environment(
+    env: dict[str, str], fabric: str, kv_connector: bool, where: str, findings: Findings
+) -> dict[str, str]:
+    """Report dead, harmful and managed variables under ``where``; return the ones that may be set."""
+    good: dict[str, str] = {}
+    for name, value in env.items():
+        advice = environment_advice(name, value, fabric, kv_connector)
+        if advice:
+            findings.add(advice[0], advice[1], f"{where}.{name}", advice[2], advice[3])
+        if not advice or advice[0] != "error":
+            good[name] = value
+    return good
+
+
+def option_words(args: dict[str, Any]) -> list[str]:
+    """Arguments as words of a command line, sorted by name: true is a flag, false its ``--no-`` form."""
+    words: list[str] = []
+    for name in sorted(args):
+        value, option = args[name], "--" + name.replace("_", "-")
+        if value is True:
+            words.append(option)
+        elif value is False:
+            words.append("--no-" + option[2:])
+        elif isinstance(value, list):
+            words += [option, *(str(item) for item in value)]
+        elif isinstance(value, dict):
+            words += [option, json.dumps(value, sort_keys=True, separators=(",", ":"))]
+        else:
+            words += [option, str(value)]
+    return words
+
+
+def engine_argv(release: dict[str, Any], instance: dict[str, Any], args: dict[str, Any]) -> list[str]:
+    """The whole command of an engine, one word an item; no word is quoted or escaped."""
+    command = list(release["engine_command"])
+    if not command[0].startswith("/"):
+        command[0] = f"{release['path']}/{command[0]}"
+    return [
+        *command,
+        "serve",
+        instance["model_path"],
+        *("--served-model-name", instance["served_model_name"]),
+        *("--host", instance["address"]),
+        *("--port", str(instance["port"])),
+        *("--tensor-parallel-size", str(len(instance["ranks"]))),
+        *option_words(args),
+        *("--disable-access-log-for-endpoints", "/health,/metrics"),
+        "--enable-server-load-tracking",
+        "--fail-on-environ-validation",
+    ]
+
+
+def engine_environment(
+    instance: dict[str, Any], hardware: dict[str, Any], interface: str, ready_timeout_s: int, own: dict[str, str]
+) -> dict[str, str]:
+    """The environment of an engine: what every engine needs, then the device's, then the deployment's own."""
+    env = {
+        "VLLM_HOST_IP": instance["address"],
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_ENGINE_READY_TIMEOUT_S": str(ready_timeout_s),
+        "HF_HUB_OFFLINE": "1",
+        "GLOO_SOCKET_IFNAME": interface,
+    }
+    if hardware["device"] == "cuda":
+        env["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+        env["CUDA_VISIBLE_DEVICES"] = ",".join(str(gpu) for gpu in instance["gpu_ids"])
+        env["NCCL_SOCKET_IFNAME"] = interface
+    else:
+        env["OMP_NUM_THREADS"] = str(hardware["omp_threads"])
+        env["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
+    return dict(sorted({**env, **own}.items()))

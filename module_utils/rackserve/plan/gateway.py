@@ -1,0 +1,79 @@
+"""The gateway's part of the plan: one backend a deployment, one slot a server, spare slots ahead."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .findings import Findings
+from .inventory import Inventory, check_networks
+from .placement import Resolved
+
+_UNUSED_ADDRESS = "0.0.0.0"  # noqa: S104 - a placeholder for a server that is disabled, never bound
+STATS_SOCKET = "/run/haproxy/rackserve.sock"
+SERVER_STATE_FILE = "/var/lib/rackserve/gateway/server-state"
+_DEFAULT_INFLIGHT = 128
+
+
+def gateway_host(spec: dict[str, Any] | None, inventory: Inventory, findings: Findings) -> str | None:
+    """The one host of the gateway; None when there is none, or when the description is wrong."""
+    if spec is None:
+        why = "no gateway: clients talk to the engines, nothing drains, queues or checks them."
+        findings.warning("no-gateway", "cluster.gateway", why, "Describe a gateway.")
+        return None
+    hosts = inventory.resolve(spec["hosts"], "cluster.gateway.hosts", findings)
+    if len(hosts) > 1:
+        why = f"{len(hosts)} gateways ({', '.join(hosts)}); one is built so far, two sharing an address come later."
+        fix = "Keep one host in the group. Were two inventories merged? One inventory is one cluster."
+        findings.error("several-gateways", "cluster.gateway.hosts", why, fix)
+        return None
+    for host in hosts:
+        if host not in inventory.members("gateway"):
+            why = f"{host} is the gateway and not in the inventory's group gateway."
+            findings.error("group-mismatch", "cluster.gateway.hosts", why, "Put it into that group.")
+    return hosts[0] if hosts and hosts[0] in inventory.addresses else None
+
+
+def build_gateway(
+    spec: dict[str, Any],
+    at: tuple[str, str],
+    deployments: list[Resolved],
+    instances: list[dict[str, Any]],
+    findings: Findings,
+) -> dict[str, Any]:
+    """The gateway as the load_balancer role reads it; ``at`` is its host and address."""
+    if not spec["tls"]:
+        why = "requests and API keys cross the network in clear."
+        findings.warning("gateway-without-tls", "cluster.gateway.tls", why, "Set tls: true.")
+    if not spec["api_keys"]:
+        why = "no API key is named: nobody can use the gateway."
+        findings.warning("no-api-keys", "cluster.gateway.api_keys", why, "Name at least one key.")
+    keys = ("port", "tls", "metrics_port", "api_keys", "max_queue", "queue_timeout_s")
+    return {
+        "host": at[0],
+        "address": at[1],
+        **{key: spec[key] for key in keys},
+        "client_cidrs": check_networks(spec["client_cidrs"], "cluster.gateway.client_cidrs", findings),
+        "stats_socket": STATS_SOCKET,
+        "server_state_file": SERVER_STATE_FILE,
+        "deployments": [_backend(item, spec["spare_slots"], instances) for item in deployments],
+    }
+
+
+def _backend(item: Resolved, spares: int, instances: list[dict[str, Any]]) -> dict[str, Any]:
+    name = item.spec["name"]
+    servers = [
+        {"instance": i["name"], "host": i["host"], "address": i["address"], "port": i["port"]}
+        for i in instances
+        if i["deployment"] == name
+    ]
+    spare = {"instance": None, "host": None, "address": _UNUSED_ADDRESS, "port": item.spec["port_base"]}
+    slots = servers + [dict(spare) for _ in range(spares)]
+    return {
+        "name": name,
+        "served_model_name": item.spec["served_model_name"],
+        "backend": f"be_{name}",
+        "probe_backend": f"probe_{name}",
+        "max_inflight_per_server": item.args.get("max_num_seqs", _DEFAULT_INFLIGHT),
+        "slots": [{"slot": f"r{index}", **slot} for index, slot in enumerate(slots)],
+        "check": dict(item.profile["check"]),
+    }

@@ -1,0 +1,56 @@
+"""The library: what `files/` knows of releases, hardware, models and profiles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Callable
+
+from .findings import Findings, did_you_mean
+from .schema import Field, validate
+
+
+@dataclass(frozen=True)
+class Library:
+    """Loaded data by id (the file's name without .yml; a profile's key), not yet validated."""
+
+    releases: Mapping[str, Any] = field(default_factory=dict)
+    hardware: Mapping[str, Any] = field(default_factory=dict)
+    models: Mapping[str, Any] = field(default_factory=dict)
+    profiles: Mapping[str, Any] = field(default_factory=dict)
+
+    def take(self, shelf: str, key: str, schema: Field, where: str, findings: Findings) -> dict[str, Any] | None:
+        """Return a validated entry of a shelf (`releases`, `hardware`, `models`, `profiles`).
+
+        None, with an error finding at ``where``, when there is no such entry or its file is wrong.
+        """
+        entries: Mapping[str, Any] = getattr(self, shelf)
+        source = f"files/{shelf}.yml" if shelf == "profiles" else f"files/{shelf}/{key}.yml"
+        if key not in entries:
+            known = sorted(entries)
+            fix = did_you_mean(key, known, f"Known: {', '.join(known)}. Or add {source}.")
+            findings.error(f"unknown-{_SINGULAR[shelf]}", where, f'{where}: there is no "{key}" ({source}).', fix)
+            return None
+        spot = f"{source}:{key}" if shelf == "profiles" else source
+        entry: dict[str, Any] = validate(schema, entries[key], spot, findings)
+        return None if findings.broken(spot) else entry
+
+
+_SINGULAR = {"releases": "release", "hardware": "hardware", "models": "model", "profiles": "profile"}
+
+
+def load_library(root: Path, parse: Callable[[str], Any]) -> Library:
+    """Read ``root``/files/{releases,hardware,models}/*.yml and files/profiles.yml.
+
+    ``parse`` turns YAML text into data (the caller brings it: this package is standard library only). Raises OSError
+    when the folder cannot be read, and whatever ``parse`` raises, with the file's name put in front by the caller.
+    """
+
+    def shelf(name: str) -> dict[str, Any]:
+        return {path.stem: parse(path.read_text("utf-8")) for path in sorted((root / "files" / name).glob("*.yml"))}
+
+    profiles = parse((root / "files" / "profiles.yml").read_text("utf-8"))
+    return Library(
+        shelf("releases"), shelf("hardware"), shelf("models"), profiles if isinstance(profiles, dict) else {}
+    )

@@ -1,0 +1,50 @@
+"""What one host reads of the plan; the roles see nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .flows import inbound_rules
+from .inventory import Inventory
+
+
+def build_slices(plan: dict[str, Any], network: dict[str, Any], take_over: list[str], inventory: Inventory) -> Any:
+    """Return {host: slice}; only ``hosts`` grows with the cluster (and the gateway's slots on its host)."""
+    everyone = [{"name": host, "address": inventory.addresses.get(host)} for host in inventory.hosts]
+    inbound = inbound_rules(plan["firewall"]["flows"], inventory.addresses)
+    by_host: dict[str, list[dict[str, Any]]] = {}
+    for item in plan["instances"]:
+        by_host.setdefault(item["host"], []).append(item)
+    gateway = plan["gateway"]
+    slices: dict[str, Any] = {}
+    for host in inventory.hosts:
+        mine = by_host.get(host, [])
+        is_gateway = bool(gateway) and gateway["host"] == host
+        names = {item["deployment"] for item in mine}
+        roles = ["host_baseline", "firewall"]
+        roles += ["serving_runtime", "model_store", "vllm"] if mine else []
+        roles += ["load_balancer"] if is_gateway else []
+        slices[host] = {
+            "plan_hash": plan["hash"],
+            "cluster": plan["cluster"],
+            "host": host,
+            "address": inventory.addresses.get(host),
+            "roles": roles,
+            "network": {key: network[key] for key in ("cluster_interface", "management_cidrs")},
+            "hosts": everyone,
+            "release": plan["release"] if mine else None,
+            "models": models(item for item in plan["deployments"] if item["name"] in names),
+            "instances": mine,
+            "gateway": gateway if is_gateway else None,
+            "firewall": {"inbound": inbound.get(host, [])},
+            "take_over": take_over,
+        }
+    return slices
+
+
+def models(deployments: Any) -> list[dict[str, Any]]:
+    """The different models of some deployments, one for each path."""
+    by_path: dict[str, dict[str, Any]] = {}
+    for item in deployments:
+        by_path.setdefault(item["model"]["path"], item["model"])
+    return list(by_path.values())

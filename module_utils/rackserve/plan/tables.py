@@ -1,0 +1,74 @@
+"""The plan as tables for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+
+def plan_errors(plan: dict[str, Any]) -> list[str]:
+    """The error findings, one line each; empty when the plan may be applied."""
+    return [_finding_line(item) for item in plan["findings"] if item["severity"] == "error"]
+
+
+def plan_tables(plan: dict[str, Any]) -> list[str]:
+    """Lines: instances, gateway slots, flows, capacity, overrides and findings, each under its heading."""
+    release, gateway = plan["release"] or {}, plan["gateway"]
+    lines = [f"cluster {plan['cluster']}, release {release.get('id')}, plan {plan['hash'][:12]}"]
+    lines += _table(
+        "Instances",
+        ("unit", "host", "address", "port", "GPUs", "model", "context"),
+        [
+            (
+                item["unit"],
+                item["host"],
+                item["address"],
+                item["port"],
+                ",".join(map(str, item["gpu_ids"])) or "-",
+                item["served_model_name"],
+                item["max_model_len"],
+            )
+            for item in plan["instances"]
+        ],
+    )
+    if gateway:
+        scheme = "https" if gateway["tls"] else "http"
+        lines += ["", f"Gateway {scheme}://{gateway['address']}:{gateway['port']} on {gateway['host']}"]
+        lines += _table(
+            "Gateway slots",
+            ("backend", "slot", "instance", "host", "server"),
+            [
+                (part["backend"], slot["slot"], slot["instance"], slot["host"], f"{slot['address']}:{slot['port']}")
+                if slot["instance"]
+                else (part["backend"], slot["slot"], "(spare)", "-", "-")
+                for part in gateway["deployments"]
+                for slot in part["slots"]
+            ],
+        )
+    lines += _table(
+        "Flows",
+        ("to", "port", "from", "why"),
+        [
+            (flow["to"], f"{flow['port']}/{flow['proto']}", ", ".join(flow["from"]), flow["why"])
+            for flow in plan["firewall"]["flows"]
+        ],
+    )
+    for name, part in plan["capacity"].items():
+        lines += ["", f"Capacity of {name}", *("  " + text for text in part["text"])]
+    if plan["overrides"]:
+        lines += ["", "Overrides", *(f"  {o['path']}: {o['old']!r} -> {o['new']!r}" for o in plan["overrides"])]
+    lines += ["", "Findings"]
+    lines += ["  " + _finding_line(item) for item in plan["findings"]] or ["  none"]
+    return [line.rstrip() for line in lines]
+
+
+def _finding_line(item: dict[str, str]) -> str:
+    return f"{item['severity']} [{item['code']}] {item['where']}: {item['why']} {item['fix']}".rstrip()
+
+
+def _table(title: str, heads: Sequence[str], rows: list[tuple[Any, ...]]) -> list[str]:
+    if not rows:
+        return ["", title, "  none"]
+    cells = [tuple(heads), *(tuple(str(cell) for cell in row) for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(heads))]
+    return ["", title, *("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths)) for row in cells)]
