@@ -1,0 +1,8 @@
+"""Kernel settings of a host: what we set, how it is written for the next boot, and who else sets it."""
+
+from __future__ import annotations
+
+from .knobs import BaselineError, knob_items, merge_knobs, sysctl_text
+from .settings import limits_conflicts, sysctl_conflicts
+
+__all__ = ["BaselineError", "knob_items", "limits_conflicts", "merge_knobs", "sysctl_conflicts", "sysctl_text"]
