@@ -73,7 +73,7 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-results:
+roles:
   description: Of each role whether it is dirty, the ids that were (in check mode, would be) changed, what differed.
   returned: always
   type: dict

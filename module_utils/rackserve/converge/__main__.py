@@ -36,7 +36,7 @@ def report(result: dict[str, Any]) -> list[str]:
     """The result of converge as lines for people."""
     lines = [
         f"differs  {role}: {entry['id']} ({entry['kind']}): {entry['why']}"
-        for role, found in result["results"].items()
+        for role, found in result["roles"].items()
         for entry in found["differs"]
     ]
     lines += [f"stale    {entry['role']}: {entry['unit']}: {entry['why']}" for entry in result["stale"]]

@@ -125,7 +125,10 @@ def _fill(word: str, secrets: Mapping[str, str], digest: str) -> str:
 def _content(words: list[str], secrets: Mapping[str, str] | None, digest: str | None) -> Content:
     secret = any(_SECRET.fullmatch(word) for word in words)
     data = "".join(_fill(word, secrets or {}, digest or "") for word in words).encode()
-    holes = [bool(_SPLIT.fullmatch(word)) and (secret_unknown(word, secrets) or digest is None) for word in words]
+    holes = [
+        (secrets is None and _SECRET.fullmatch(word) is not None) or (word == CONFIG_SHA256 and digest is None)
+        for word in words
+    ]
     if not any(holes):
         return Content(data, secret)
     literals = [""]
@@ -135,11 +138,6 @@ def _content(words: list[str], secrets: Mapping[str, str] | None, digest: str | 
         else:
             literals[-1] += _fill(word, secrets or {}, digest or "")
     return Content(data, secret, tuple(literal.encode() for literal in literals))
-
-
-def secret_unknown(word: str, secrets: Mapping[str, str] | None) -> bool:
-    """Whether `word` is a secret's placeholder in a run that was given no secrets."""
-    return secrets is None and _SECRET.fullmatch(word) is not None
 
 
 def check_secrets(secrets: object) -> None:

@@ -30,7 +30,7 @@ def converge(
     around them). run: takes words, returns (exit code, stdout, stderr); None where no systemd answers for `root`.
     apply_gated: units whose gated files are written although they run.
 
-    Returns {changed, diff: [{before_header, after_header, before, after}], results: {role: {dirty, changed: [id],
+    Returns {changed, diff: [{before_header, after_header, before, after}], roles: {role: {dirty, changed: [id],
     differs: [{id, kind, why}]}}, dirty_roles: [role], stale: [{unit, role, why}], inactive: [{unit, role}],
     not_judged: [{role, id, why}], reload_needed}.
     Raises DocumentError before anything is touched; ItemError or ConvergeError, with `partial` holding the same keys
@@ -69,16 +69,16 @@ def _converge(
     todo = [finding for finding in findings if _appliable(finding)]
     reload = host.run is not None and (bool(behind) or wants_reload(todo))
     result: dict[str, Any] = {
-        "results": {role: {"dirty": False, "changed": [], "differs": []} for role in roles},
+        "roles": {role: {"dirty": False, "changed": [], "differs": []} for role in roles},
         "stale": gate.stale,
         "inactive": gate.inactive,
         "not_judged": gate.not_judged,
     }
     for finding in findings:
         item = finding.item
-        result["results"][item.role]["dirty"] = True
-        result["results"][item.role]["differs"].append({"id": item.id, "kind": item.kind, "why": finding.why})
-    result["dirty_roles"] = [role for role in roles if result["results"][role]["dirty"]]
+        result["roles"][item.role]["dirty"] = True
+        result["roles"][item.role]["differs"].append({"id": item.id, "kind": item.kind, "why": finding.why})
+    result["dirty_roles"] = [role for role in roles if result["roles"][role]["dirty"]]
     if check:
         return _finish(result, todo, reload)
     done: list[Finding] = []
@@ -101,7 +101,7 @@ def _appliable(finding: Finding) -> bool:
 def _finish(result: dict[str, Any], done: list[Finding], reload: bool) -> dict[str, Any]:
     """The result with what was (in check mode: would be) changed."""
     for finding in done:
-        result["results"][finding.item.role]["changed"].append(finding.item.id)
+        result["roles"][finding.item.role]["changed"].append(finding.item.id)
     headers = [f"{finding.item.target} ({finding.item.role}: {finding.item.id})" for finding in done]
     result["diff"] = [
         {"before_header": header, "after_header": header, "before": finding.before, "after": finding.after}

@@ -46,7 +46,7 @@ def test_everything_lands_in_a_safe_order_and_a_second_run_changes_nothing(root:
     documents = [{"role": "vllm", "items": items}]
     predicted = go(root, documents, check=True, run=systemd, secrets={"k": SECRET})
     result = go(root, documents, run=systemd, secrets={"k": SECRET})
-    assert result["results"]["vllm"]["changed"] == [item["id"] for item in items]
+    assert result["roles"]["vllm"]["changed"] == [item["id"] for item in items]
     assert result == predicted
     assert result["reload_needed"] is True
     assert systemd.calls[2:] == [
@@ -66,6 +66,14 @@ def test_everything_lands_in_a_safe_order_and_a_second_run_changes_nothing(root:
     again = go(root, documents, run=systemd, secrets={"k": SECRET})
     assert (again["changed"], again["diff"], again["dirty_roles"], again["reload_needed"]) == (False, [], [], False)
     assert snapshot(root) == before
+
+
+def test_a_changed_secret_is_a_change(root: Path) -> None:
+    item = {"kind": "file", "path": "/etc/a", "content": "k={secret:k}\n"}
+    for value in (SECRET, f"{SECRET}-longer", "short"):
+        assert go(root, one(item), secrets={"k": value})["changed"]
+        assert (root / "etc/a").read_text() == f"k={value}\n"
+        assert not go(root, one(item), secrets={"k": value})["changed"]
 
 
 def test_metadata_alone_leaves_the_bytes_and_the_inode(root: Path) -> None:
@@ -119,7 +127,7 @@ def test_a_failure_in_the_middle_keeps_what_was_done_and_says_so(root: Path) -> 
     with pytest.raises(ItemError, match=r"item it: /etc/full: .*empty directories only") as caught:
         go(root, documents)
     assert caught.value.partial["changed"] is True
-    assert caught.value.partial["results"]["vllm"]["changed"] == ["first"]
+    assert caught.value.partial["roles"]["vllm"]["changed"] == ["first"]
     assert (root / "etc/first").read_text() == "x"
 
 
@@ -271,8 +279,8 @@ def test_a_run_killed_before_its_reload_is_finished_by_the_next(root: Path, item
     predicted = go(root, one(item), check=True, run=systemd)
     result = go(root, one(item), run=systemd)
     assert result == predicted
-    assert (result["changed"], result["reload_needed"], result["results"]["vllm"]["changed"]) == (True, True, ["it"])
-    assert "systemd has not read" in result["results"]["vllm"]["differs"][0]["why"]
+    assert (result["changed"], result["reload_needed"], result["roles"]["vllm"]["changed"]) == (True, True, ["it"])
+    assert "systemd has not read" in result["roles"]["vllm"]["differs"][0]["why"]
     assert systemd.verbs().count("daemon-reload") == 1
     assert not go(root, one(item), run=systemd)["changed"]
 

@@ -39,7 +39,7 @@ def differs(root: Path, item: dict[str, Any], **options: Any) -> str:
     before = snapshot(root)
     result = go(root, one(item), check=True, **options)
     assert snapshot(root) == before
-    role = result["results"]["vllm"]
+    role = result["roles"]["vllm"]
     assert role["dirty"] == bool(role["differs"]) == (result["dirty_roles"] == ["vllm"])
     return role["differs"][0]["why"] if role["differs"] else ""
 
@@ -190,12 +190,12 @@ def test_units_are_asked_about_in_one_call(root: Path) -> None:
     result = go(root, [{"role": "vllm", "items": items}], check=True, run=systemd)
     assert systemd.verbs() == ["show"]
     assert systemd.calls[0][-4:] == ["a.service", "b.service", "c.service", "d.timer"]
-    assert {entry["id"]: entry["why"] for entry in result["results"]["vllm"]["differs"]} == {
+    assert {entry["id"]: entry["why"] for entry in result["roles"]["vllm"]["differs"]} == {
         "b": "static, wanted enabled; failed, wanted active",
         "c": "not installed, wanted enabled; inactive (not-found), wanted active",
     }
     assert [entry["unit"] for entry in result["inactive"]] == ["b.service", "c.service"]
-    assert result["results"]["vllm"]["changed"] == ["b", "c"]
+    assert result["roles"]["vllm"]["changed"] == ["b", "c"]
 
 
 def test_unit_that_runs_but_should_not(root: Path) -> None:
@@ -267,3 +267,52 @@ def test_unreadable_sources_are_named(root: Path) -> None:
 def test_a_name_no_filesystem_holds_is_an_item_error(root: Path) -> None:
     with pytest.raises(ItemError, match="cannot be read"):
         go(root, one({"kind": "file", "path": "/etc/" + "x" * 300, "content": ""}), check=True)
+
+
+@pytest.mark.parametrize(
+    "content,present,why",
+    [
+        ("k={secret:a}\n", "k=anything\n", ""),
+        ("k={secret:a}\n", "k=\n", "content differs"),
+        ("k={secret:a}\n", "k=x", "content differs"),
+        ("{secret:a}", "x", ""),
+        ("{secret:a}", "", "content differs"),
+        ("{secret:a}:{secret:b}\n", "user:word\n", ""),
+        ("{secret:a}:{secret:b}\n", "user;word\n", "content differs"),
+        ("{secret:a}:{secret:b}\n", ":word\n", "content differs"),
+        ("{secret:a}{secret:b}", "xy", ""),
+        ("{secret:a}{secret:b}", "x", "content differs"),
+        ("a\n", "a\n", ""),
+    ],
+)
+def test_without_secrets_a_file_is_compared_around_them(root: Path, content: str, present: str, why: str) -> None:
+    put(root, "/etc/a", present)
+    assert differs(root, {"kind": "file", "path": "/etc/a", "content": content}, secrets=None) == why
+
+
+def test_without_secrets_a_digest_that_needs_them_is_unknown_too(root: Path) -> None:
+    gated = {"kind": "file", "gated_by": "x.service"}
+    items = [
+        {"id": "unit", "path": "/etc/x", "content": "SHA={config_sha256}\nend\n", **gated},
+        {"id": "env", "path": "/etc/y", "content": "K={secret:k}\n", **gated},
+    ]
+    documents = [{"role": "vllm", "items": items}]
+    go(root, documents, secrets={"k": "one"})
+    assert go(root, documents, check=True, secrets=None)["dirty_roles"] == []
+    put(root, "/etc/x", "SHA=\nend\n")
+    assert go(root, documents, check=True, secrets=None)["roles"]["vllm"]["differs"][0]["id"] == "unit"
+
+
+def test_accounts_by_number(root: Path) -> None:
+    item = {"kind": "file", "path": "/etc/a", "content": "", "owner": str(os.geteuid()), "group": os.getegid()}
+    put(root, "/etc/a", "")
+    assert differs(root, item) == ""
+
+
+def test_a_tree_without_accounts_or_packages(root: Path) -> None:
+    (root / "etc/passwd").unlink()
+    (root / "etc/dots").symlink_to("./../etc/./")
+    put(root, "/etc/a", "x")
+    assert differs(root, {"kind": "user", "name": "vllm"}) == "no such user"
+    assert differs(root, {"kind": "hold", "name": "haproxy"}) == "not held"
+    assert differs(root, {"kind": "file", "path": "/etc/dots/a", "content": "x"}) == ""

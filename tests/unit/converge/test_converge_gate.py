@@ -67,7 +67,7 @@ def test_files_of_a_running_unit_wait(root: Path, systemd: FakeSystemd, state: s
     before = snapshot(root)
     result = go(root, documents("A=2\n"), run=systemd)
     assert snapshot(root) == before
-    assert (result["changed"], result["dirty_roles"], result["results"]["vllm"]["differs"]) == (False, [], [])
+    assert (result["changed"], result["dirty_roles"], result["roles"]["vllm"]["differs"]) == (False, [], [])
     (stale,) = result["stale"]
     assert (stale["unit"], stale["role"]) == (UNIT, "vllm")
     assert stale["why"].startswith(
@@ -81,7 +81,7 @@ def test_the_gated_operation_writes_and_the_unit_stays_stale_until_restarted(roo
     predicted = go(root, documents("A=2\n"), check=True, run=systemd, apply_gated=[UNIT])
     result = go(root, documents("A=2\n"), run=systemd, apply_gated=[UNIT])
     assert result == predicted
-    assert result["results"]["vllm"]["changed"] == ["unit-x", "env-x"]
+    assert result["roles"]["vllm"]["changed"] == ["unit-x", "env-x"]
     assert f"written, not yet restarted: {UNIT_PATH}, /etc/x.env" in result["stale"][0]["why"]
     again = go(root, documents("A=2\n"), run=systemd)
     assert again["changed"] is False
@@ -108,7 +108,7 @@ def test_excluded_lines_pass_the_gate_and_leave_the_digest(root: Path, systemd: 
     go(root, documents("A=1\nserver a\n", "^server "), run=systemd)
     start(root, systemd)
     result = go(root, documents("A=1\nserver b\n", "^server "), run=systemd)
-    assert (result["results"]["vllm"]["changed"], result["stale"]) == (["env-x"], [])
+    assert (result["roles"]["vllm"]["changed"], result["stale"]) == (["env-x"], [])
     assert (root / "etc/x.env").read_text() == "A=1\nserver b\n"
     assert go(root, documents("A=2\nserver c\n", "^server "), run=systemd)["changed"] is False
 
@@ -118,7 +118,7 @@ def test_a_mode_alone_passes_the_gate(root: Path, systemd: FakeSystemd) -> None:
     start(root, systemd)
     (root / "etc/x.env").chmod(0o600)
     result = go(root, documents(), run=systemd)
-    assert (result["results"]["vllm"]["changed"], result["stale"]) == (["env-x"], [])
+    assert (result["roles"]["vllm"]["changed"], result["stale"]) == (["env-x"], [])
 
 
 def test_links_and_absences_can_wait_too(root: Path, systemd: FakeSystemd) -> None:
@@ -135,7 +135,7 @@ def test_links_and_absences_can_wait_too(root: Path, systemd: FakeSystemd) -> No
     assert (result["changed"], result["reload_needed"], systemd.verbs()) == (False, False, ["show"])
     systemd.units[UNIT]["ActiveState"] = "failed"
     result = go(root, wanted, run=systemd)
-    assert (result["results"]["vllm"]["changed"], result["reload_needed"]) == (["old", "link"], True)
+    assert (result["roles"]["vllm"]["changed"], result["reload_needed"]) == (["old", "link"], True)
 
 
 def test_a_reload_waits_with_the_unit_it_would_change(root: Path, systemd: FakeSystemd) -> None:
@@ -153,7 +153,7 @@ def test_a_refusal_is_reported_even_behind_the_gate(root: Path, systemd: FakeSys
     systemd.units[UNIT]["ActiveState"] = "active"
     (root / "etc/x.env").symlink_to("passwd")
     result = go(root, documents(), check=True, run=systemd)
-    assert [entry["id"] for entry in result["results"]["vllm"]["differs"]] == ["env-x"]
+    assert [entry["id"] for entry in result["roles"]["vllm"]["differs"]] == ["env-x"]
 
 
 @pytest.mark.parametrize(
