@@ -1,0 +1,59 @@
+"""desired_document: text or items in, one validated document out, the site's changes recorded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible.errors import AnsibleFilterError
+from rackserve_converge import FilterModule, desired_document
+
+TEXT = """
+- {id: a, kind: knob, path: /sys/a, value: "1"}
+- {id: b, kind: file, path: /etc/b, content: "x", owner: root}
+- {id: c, kind: absent, path: /etc/c}
+"""
+
+
+def test_text_items_and_documents_are_the_same() -> None:
+    from_text = desired_document(TEXT, "vllm")
+    assert [item["id"] for item in from_text["items"]] == ["a", "b", "c"]
+    assert (from_text["role"], from_text["overrides"], from_text["extras"]) == ("vllm", [], [])
+    assert desired_document(from_text["items"], "vllm") == from_text
+    assert desired_document({"role": "vllm", "items": from_text["items"]}, "vllm") == from_text
+    assert desired_document("", "vllm")["items"] == []
+
+
+def test_extra_and_override() -> None:
+    extra = [{"id": "d", "kind": "hold", "name": "haproxy"}, {"id": "e", "kind": "hold", "name": "x"}]
+    override = {"b": {"content": "y", "owner": None}, "c": None, "e": None}
+    document = desired_document(TEXT, "vllm", extra, override)
+    assert [item["id"] for item in document["items"]] == ["a", "b", "d"]
+    assert document["items"][1] == {"id": "b", "kind": "file", "path": "/etc/b", "content": "y"}
+    assert (document["overrides"], document["extras"]) == (["b", "c", "e"], ["d"])
+
+
+@pytest.mark.parametrize(
+    "arguments,message",
+    [
+        (("- {", "vllm"), "role vllm: the text is no YAML at line"),
+        (("x", "vllm"), "must be a list of items"),
+        (({"role": "ray", "items": []}, "vllm"), "role vllm: the document says role ray"),
+        (({"item": []}, "vllm"), "unknown key item; known"),
+        (([{"id": "a", "kind": "x"}], "vllm"), "role vllm, item a: unknown kind x"),
+        (([], "vllm", [7]), "role vllm, item 0: must be a dict"),
+        (([], "vllm", {"id": "a"}), "must be a dict"),
+        (([], "vllm", [], {"a": None}), "vllm_items_override names a, but there is no such item"),
+        (([], "vllm", [], ["a"]), "vllm_items_override must be a dict"),
+        ((TEXT, "vllm", [], {"a": {"id": "z"}}), "vllm_items_override of a must be fields to change, or null"),
+        (([object()], "vllm"), "not JSON serializable"),
+    ],
+)
+def test_errors_name_the_place(arguments: tuple[Any, ...], message: str) -> None:
+    with pytest.raises(AnsibleFilterError) as caught:
+        desired_document(*arguments)
+    assert message in str(caught.value)
+
+
+def test_the_filter_is_registered() -> None:
+    assert FilterModule().filters() == {"desired_document": desired_document}
