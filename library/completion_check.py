@@ -1,0 +1,180 @@
+#!/usr/bin/python
+"""Prove engines by a real answer."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: completion_check
+short_description: Prove engines by real answers, directly or one by one through the gateway
+description:
+  - Asks for completions, plain or streamed, text or chat, and compares them with golden ones where there are any.
+  - Named servers are asked through the gateway, all at the same time; that takes the operator's key.
+  - With O(wait_s) it repeats until the answers are correct, and gives up early when O(unit) has failed.
+author: rackserve
+options:
+  base_url:
+    description: Where the API is, such as C(https://10.0.0.1:8443).
+    type: str
+    required: true
+  ca_file:
+    description: CA bundle for https; the system's without one.
+    type: path
+  api_key:
+    description: Bearer key.
+    type: str
+    default: ""
+  headers:
+    description: Further request headers.
+    type: dict
+    default: {}
+  model:
+    description: The served model name.
+    type: str
+    default: ""
+  golden:
+    description: Golden answers, C({cases; [{prompt, max_tokens, text, token_logprobs, tolerance}]}).
+    type: dict
+    default: {}
+  kinds:
+    description: Ways to ask.
+    type: list
+    elements: str
+    choices: [plain, stream, chat, chat_stream]
+    default: [plain]
+  servers:
+    description:
+      - Servers to prove through the gateway, C(backend/slot), or dictionaries C({server, model, golden, kinds}).
+      - Without one, whoever answers at O(base_url) is checked.
+    type: list
+    elements: raw
+    default: []
+  timeout_s:
+    description: Seconds for one answer.
+    type: float
+    default: 30
+  attempts:
+    description: How often a refused or broken request is asked; a wrong answer is not asked for again.
+    type: int
+    default: 1
+  parallel:
+    description: Servers that are asked at the same time.
+    type: int
+    default: 16
+  wait_s:
+    description: Repeat for this long until everything is correct; 0 checks once.
+    type: float
+    default: 0
+  poll_s:
+    description: Seconds between two tries while waiting.
+    type: float
+    default: 1
+  unit:
+    description: A systemd unit of this host; when it is failed or inactive, waiting ends.
+    type: str
+  report_only:
+    description: Return failures in the result and do not fail.
+    type: bool
+    default: false
+attributes:
+  check_mode: {support: full, description: Only asks questions, so it does the same in check mode.}
+  diff_mode: {support: none, description: It changes nothing.}
+  idempotent: {support: full, description: It changes nothing.}
+"""
+
+EXAMPLES = r"""
+- name: Prove two engines through the gateway
+  completion_check:
+    base_url: https://10.77.0.10:8443
+    ca_file: files/ca.pem
+    api_key: "{{ operator_key }}"
+    model: tiny
+    golden: "{{ rackserve.golden }}"
+    servers: [be_tiny/r0, be_tiny/r1]
+    kinds: [plain, stream, chat]
+"""
+
+RETURN = r"""
+rows:
+  description: One row a server and kind.
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    server: {description: The server that was asked for., type: str, returned: always}
+    kind: {description: The way of asking., type: str, returned: always}
+    ok: {description: Whether the server is proven., type: bool, returned: always}
+    text: {description: What it said to the first case., type: str, returned: always}
+    ttft_s: {description: Seconds to the first token of a stream., type: float, returned: always}
+    itl_s: {description: Median seconds between two chunks of a stream., type: float, returned: always}
+    total_s: {description: Seconds to the end of the first answer., type: float, returned: always}
+    tokens: {description: Tokens of the first answer., type: int, returned: always}
+    match: {description: Whether golden answers were met; null where none was compared., type: bool, returned: always}
+    why: {description: Why the server is not proven., type: str, returned: always}
+failed_line:
+  description: One line naming what failed; empty when nothing did.
+  returned: always
+  type: str
+waited_s:
+  description: Seconds until everything was correct.
+  returned: always
+  type: float
+"""
+
+import subprocess
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.rackserve.completion.check import check, failure_line, read_targets, wait_until
+from ansible.module_utils.rackserve.completion.client import KINDS, Endpoint
+from ansible.module_utils.rackserve.completion.golden import GoldenError
+
+
+def unit_state(unit: str) -> str:
+    """What `systemctl is-active` says of the unit."""
+    done = subprocess.run(["systemctl", "is-active", unit], capture_output=True, text=True, check=False)  # noqa: S607  (PATH of the module)
+    return done.stdout.strip()
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "base_url": {"type": "str", "required": True},
+            "ca_file": {"type": "path"},
+            "api_key": {"type": "str", "default": "", "no_log": True},
+            "headers": {"type": "dict", "default": {}},
+            "model": {"type": "str", "default": ""},
+            "golden": {"type": "dict", "default": {}},
+            "kinds": {"type": "list", "elements": "str", "choices": list(KINDS), "default": ["plain"]},
+            "servers": {"type": "list", "elements": "raw", "default": []},
+            "timeout_s": {"type": "float", "default": 30},
+            "attempts": {"type": "int", "default": 1},
+            "parallel": {"type": "int", "default": 16},
+            "wait_s": {"type": "float", "default": 0},
+            "poll_s": {"type": "float", "default": 1},
+            "unit": {"type": "str"},
+            "report_only": {"type": "bool", "default": False},
+        },
+        supports_check_mode=True,
+    )
+    given = module.params
+    url, unit = given["base_url"], given["unit"]
+    endpoint = Endpoint(url, given["ca_file"] or "", given["api_key"], given["headers"], given["timeout_s"])
+    try:
+        targets = read_targets(given["servers"], given["model"], given["golden"], given["kinds"])
+    except GoldenError as error:
+        module.fail_json(msg=str(error))
+    rows, waited_s, gave_up = wait_until(
+        lambda: check(endpoint, targets, given["attempts"], given["parallel"]),
+        given["wait_s"],
+        given["poll_s"],
+        (lambda: unit_state(unit)) if unit else None,
+    )
+    line = failure_line(rows, url)
+    result = {"changed": False, "rows": rows, "waited_s": round(waited_s, 3), "failed_line": line}
+    if line and not given["report_only"]:
+        module.fail_json(msg=f"{line} ({gave_up})" if given["wait_s"] else line, **result)
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+#!/usr/bin/python
+"""Membership and drain state of the gateway's servers."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: gateway_servers
+short_description: Membership, drain and idleness of the gateway's servers, at run time
+description:
+  - Changes a running HAProxy through its stats socket, never by a reload, so no client connection is closed.
+  - A slot that keeps its address keeps its drain or maintenance; this module never makes a server ready unless asked.
+  - Drains and maintenance are written to the server-state file with each change, so reloads and restarts keep them.
+author: rackserve
+options:
+  socket:
+    description: HAProxy's stats socket, level admin.
+    type: path
+    required: true
+  state_file:
+    description: The server-state file that HAProxy loads at start and at reload. Its folder must exist.
+    type: path
+    required: true
+  servers:
+    description: Every planned slot. Slots that are not named here are left alone.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      backend: {description: The backend that serves., type: str, required: true}
+      probe_backend: {description: The backend whose checks it tracks., type: str, required: true}
+      slot: {description: The server's name in both., type: str, required: true}
+      address: {description: The engine's address; null for an empty slot., type: str}
+      port: {description: The engine's port., type: int}
+  join_state:
+    description: The state that a slot takes together with a new address.
+    type: str
+    choices: [ready, drain]
+    default: ready
+  targets:
+    description: Servers as C(backend/slot) that O(state) and O(wait_idle_s) are about.
+    type: list
+    elements: str
+    default: []
+  state:
+    description: The state of the O(targets). Left out, their state stays as it is.
+    type: str
+    choices: [ready, drain, maint]
+  wait_idle_s:
+    description: Wait at most this long until no target has a session or a queued request; 0 does not wait.
+    type: float
+    default: 0
+attributes:
+  check_mode: {support: full, description: Sends nothing, writes nothing and does not wait.}
+  diff_mode: {support: full, description: Shows address and state of each server that differs.}
+  idempotent: {support: full, description: A second run changes nothing.}
+"""
+
+EXAMPLES = r"""
+- name: Take an engine out and wait for its requests
+  gateway_servers:
+    socket: /run/haproxy/rackserve.sock
+    state_file: /var/lib/rackserve/gateway/server-state
+    targets: [be_deepseek-v3/r0]
+    state: drain
+    wait_idle_s: 600
+"""
+
+RETURN = r"""
+servers:
+  description: The planned slots and targets (all servers when none is named) as they are now.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    backend: {description: The backend., type: str, returned: always}
+    slot: {description: The server., type: str, returned: always}
+    address: {description: The engine's address; null for an empty slot., type: str, returned: always}
+    port: {description: The engine's port., type: int, returned: always}
+    admin: {description: ready or drain or maint., type: str, returned: always}
+    status: {description: HAProxy's own word such as UP or DRAIN., type: str, returned: always}
+    check: {description: What the last health check said., type: str, returned: always}
+    sessions: {description: Requests on the engine now., type: int, returned: always}
+    queued: {description: Requests that wait for this engine., type: int, returned: always}
+waited_s:
+  description: Seconds until the targets were idle.
+  returned: success
+  type: float
+"""
+
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.rackserve.gateway.membership import STATES, read_slots
+from ansible.module_utils.rackserve.gateway.runtime import GatewayError, socket_command
+from ansible.module_utils.rackserve.gateway.servers import Request, apply
+
+SLOT = {
+    "backend": {"type": "str", "required": True},
+    "probe_backend": {"type": "str", "required": True},
+    "slot": {"type": "str", "required": True},
+    "address": {"type": "str"},
+    "port": {"type": "int"},
+}
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "socket": {"type": "path", "required": True},
+            "state_file": {"type": "path", "required": True},
+            "servers": {"type": "list", "elements": "dict", "default": [], "options": SLOT},
+            "join_state": {"type": "str", "choices": ["ready", "drain"], "default": "ready"},
+            "targets": {"type": "list", "elements": "str", "default": []},
+            "state": {"type": "str", "choices": list(STATES)},
+            "wait_idle_s": {"type": "float", "default": 0},
+        },
+        supports_check_mode=True,
+    )
+    options = module.params
+    try:
+        request = Request(
+            read_slots(options["servers"]),
+            options["targets"],
+            options["state"],
+            options["join_state"],
+            options["wait_idle_s"],
+        )
+        result = apply(
+            socket_command(Path(options["socket"])), Path(options["state_file"]), request, check=module.check_mode
+        )
+    except GatewayError as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

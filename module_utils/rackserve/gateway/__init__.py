@@ -1,0 +1,1 @@
+"""The gateway's servers at run time: membership, drain intent, sessions, and the file that keeps both over restarts."""

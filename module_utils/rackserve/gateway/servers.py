@@ -1,0 +1,165 @@
+"""Apply slots and drain state to a running HAProxy, wait until servers are idle, keep the intent in a file."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from pathlib import Path
+from typing import Any, Callable
+
+from .membership import Change, Slot, plan_membership, plan_state
+from .runtime import Command, GatewayError, Load, Server, intent_rows, parse_servers_state, parse_stat
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What a caller asks for: slots to sync, targets ("backend/slot") and their state, seconds to wait for idle."""
+
+    slots: list[Slot] = dataclasses.field(default_factory=list)
+    targets: list[str] = dataclasses.field(default_factory=list)
+    state: str | None = None
+    join_state: str = "ready"
+    wait_idle_s: float = 0.0
+
+
+def _send(command: Command, text: str) -> None:
+    answer = command(text).strip()
+    harmless = not answer or (" addr " in text and ("changed from" in answer or "no need to change" in answer))
+    if not harmless:
+        raise GatewayError(f"HAProxy refused {text!r}: {answer.splitlines()[0]}")
+
+
+def _predicted(current: dict[str, Server], changes: list[Change]) -> dict[str, Server]:
+    """The servers after `changes`, for check mode."""
+    bits = {"ready": 0, "drain": 8, "maint": 1}
+    after = dict(current)
+    for change in changes:
+        for text in change.commands:
+            words = text.split()
+            server = after[words[2]]
+            if words[3] == "state":
+                after[words[2]] = dataclasses.replace(server, admin_bits=bits[words[4]])
+            elif words[3] == "addr":
+                after[words[2]] = dataclasses.replace(server, address=words[4], port=int(words[6]))
+    return after
+
+
+def wait_idle(command: Command, targets: list[str], limit_s: float, poll_s: float = 0.2) -> float:
+    """Wait until no target has a session or a queued request; return the seconds waited.
+
+    Raises GatewayError naming what was still there after `limit_s`.
+    """
+    started = time.monotonic()
+    while True:
+        loads = parse_stat(command("show stat"))
+        busy = {key: loads[key].sessions + loads[key].queued for key in targets if key in loads}
+        busy = {key: count for key, count in busy.items() if count}
+        waited_s = time.monotonic() - started
+        if not busy:
+            return waited_s
+        if waited_s >= limit_s:
+            seen = ", ".join(f"{key} {count}" for key, count in sorted(busy.items()))
+            raise GatewayError(
+                f"requests in flight after {limit_s:.0f} s: {seen}; they stay drained: wait longer (wait_idle_s) or "
+                "end those requests"
+            )
+        time.sleep(min(poll_s, limit_s - waited_s))
+
+
+def write_state_file(path: Path, text: str) -> None:
+    """Replace the server-state file atomically; its folder must exist (mode 0640, the folder's group)."""
+    part = path.with_name(path.name + ".part")
+    try:
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o640)
+        with os.fdopen(descriptor, "w") as handle:
+            handle.write(text)
+            handle.flush()
+            os.fchmod(handle.fileno(), 0o640)
+            if os.geteuid() == 0:
+                os.fchown(handle.fileno(), 0, path.parent.stat().st_gid)
+            os.fsync(handle.fileno())
+        part.replace(path)
+    except OSError as error:
+        raise GatewayError(f"cannot write {path}: {error}; drains would not outlive a restart") from error
+
+
+def _intent(text: str) -> dict[str, tuple[str, int, str]]:
+    return {key: (s.address, s.port, s.admin) for key, s in parse_servers_state(text).items()}
+
+
+def _stored_intent(path: Path) -> dict[str, tuple[str, int, str]] | None:
+    try:
+        return _intent(path.read_text())
+    except (OSError, GatewayError):
+        return None
+
+
+def rows(servers: dict[str, Server], loads: dict[str, Load], keys: list[str]) -> list[dict[str, Any]]:
+    """One row a server: backend, slot, address, port, admin, status, check, sessions, queued."""
+    result = []
+    for key in keys:
+        server, load = servers[key], loads.get(key, Load(0, 0, "", ""))
+        result.append(
+            {
+                "backend": server.backend,
+                "slot": server.slot,
+                "address": None if server.empty else server.address,
+                "port": None if server.empty else server.port,
+                "admin": server.admin,
+                "status": load.status,
+                "check": load.check,
+                "sessions": load.sessions,
+                "queued": load.queued,
+            }
+        )
+    return result
+
+
+def apply(
+    command: Command, state_file: Path, request: Request, *, check: bool, waiter: Callable[..., float] = wait_idle
+) -> dict[str, Any]:
+    """Bring the gateway to `request`; return changed, diff, servers and waited_s.
+
+    Order: membership, then state, then the intent file, then the wait; so a wait that times out leaves a drain that
+    outlives a restart. With `check` nothing is sent or written.
+
+    Raises GatewayError.
+    """
+    text = command("show servers state")
+    current = parse_servers_state(text)
+    changes = plan_membership(current, request.slots, request.join_state)
+    planned = _predicted(current, changes)
+    if request.state is not None:
+        changes += plan_state(planned, request.targets, request.state)
+    else:
+        plan_state(planned, request.targets, "ready")
+    planned = _predicted(current, changes)
+    if changes and not check:
+        for change in changes:
+            for line in change.commands:
+                _send(command, line)
+        text = command("show servers state")
+        planned = parse_servers_state(text)
+    stale_file = _stored_intent(state_file) != _intent(intent_rows(text))
+    if stale_file and not check:
+        write_state_file(state_file, intent_rows(text))
+    keys = [slot.key for slot in request.slots]
+    keys += [key for key in request.targets if key not in keys]
+    shown = keys or [change.key for change in changes] or sorted(current)
+    waited_s = 0.0
+    if request.wait_idle_s > 0 and not check and request.targets:
+        waited_s = waiter(command, request.targets, request.wait_idle_s)
+    before: dict[str, str] = {}
+    after: dict[str, str] = {}
+    for change in changes:
+        before.setdefault(change.key, change.before)
+        after[change.key] = change.after
+    if stale_file:
+        before[str(state_file)], after[str(state_file)] = "stale", "holds every drain and maintenance"
+    return {
+        "changed": bool(changes) or stale_file,
+        "diff": {"before": before, "after": after},
+        "servers": rows(planned, parse_stat(command("show stat")), shown),
+        "waited_s": round(waited_s, 3),
+    }

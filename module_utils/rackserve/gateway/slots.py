@@ -1,0 +1,53 @@
+"""What modules take, out of the slice's `gateway`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .runtime import NO_ADDRESS
+
+SLOT_KINDS = ("plain", "stream")
+CHAT_KINDS = ("chat", "chat_stream")
+
+
+def gateway_slots(gateway: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every planned slot as `gateway_servers` takes it: {backend, probe_backend, slot, address, port}."""
+    return [
+        {
+            "backend": deployment["backend"],
+            "probe_backend": deployment["probe_backend"],
+            "slot": slot["slot"],
+            "address": slot["address"],
+            "port": slot["port"],
+        }
+        for deployment in gateway["deployments"]
+        for slot in deployment["slots"]
+    ]
+
+
+def acceptance_targets(gateway: dict[str, Any], golden: dict[str, Any], chat: bool = True) -> list[dict[str, Any]]:
+    """What `completion_check` proves: each filled slot, plain and streamed, and chat once a deployment.
+
+    `golden` is {deployment name: {cases: [...]}}.
+    """
+    targets: list[dict[str, Any]] = []
+    for deployment in gateway["deployments"]:
+        common = {"model": deployment["served_model_name"], "golden": golden.get(deployment["name"]) or {}}
+        targets += [
+            {"server": f"{deployment['backend']}/{slot['slot']}", "kinds": list(SLOT_KINDS), **common}
+            for slot in deployment["slots"]
+            if slot["address"] not in (None, "", NO_ADDRESS)
+        ]
+        if chat:
+            targets.append({"server": "", "kinds": list(CHAT_KINDS), **common})
+    return targets
+
+
+def instance_names(gateway: dict[str, Any]) -> dict[str, str]:
+    """{"backend/slot": "host instance"} of the filled slots."""
+    return {
+        f"{deployment['backend']}/{slot['slot']}": f"{slot['host']} {slot['instance']}"
+        for deployment in gateway["deployments"]
+        for slot in deployment["slots"]
+        if slot["instance"]
+    }
