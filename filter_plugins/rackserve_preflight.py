@@ -1,0 +1,91 @@
+"""Filters over module_utils/rackserve/preflight: what is judged before any host is touched."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any, Callable
+
+import yaml
+from ansible.errors import AnsibleFilterError
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "module_utils"))
+
+from rackserve.preflight.findings import error_lines
+from rackserve.preflight.inputs import host_inputs
+from rackserve.preflight.variables import check_secrets, check_variables
+
+
+def _plain(value: Any) -> Any:
+    return json.loads(json.dumps(value, default=str))
+
+
+def _made_by_tasks(node: Any) -> set[str]:
+    """Return the names that tasks register, set or hand on; they are variables of the role while a run lasts."""
+    names: set[str] = set()
+    for part in node if isinstance(node, list) else [node] if isinstance(node, dict) else []:
+        for key, value in part.items() if isinstance(part, dict) else []:
+            if key in ("register", "loop_var") and isinstance(value, str):
+                names.add(value)
+            elif key in ("vars", "ansible.builtin.set_fact") and isinstance(value, dict):
+                names |= {str(name) for name in value}
+            else:
+                names |= _made_by_tasks(value)
+    return names
+
+
+def known_variables(roles_dir: Path) -> dict[str, set[str]]:
+    """Return role to the variables it knows: defaults, vars, argument_specs, and what its tasks set."""
+    known: dict[str, set[str]] = {}
+    for role in sorted(p for p in roles_dir.iterdir() if p.is_dir()):
+        names: set[str] = set()
+        for part in ("defaults/main.yml", "vars/main.yml"):
+            path = role / part
+            names |= set(yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.is_file() else set()
+        for path in sorted(role.glob("tasks/*.yml")):
+            names |= _made_by_tasks(yaml.safe_load(path.read_text(encoding="utf-8")))
+        specs = role / "meta/argument_specs.yml"
+        if specs.is_file():
+            loaded = yaml.safe_load(specs.read_text(encoding="utf-8")) or {}
+            for entry in (loaded.get("argument_specs") or {}).values():
+                names |= set(entry.get("options") or {})
+        known[role.name] = names
+    return known
+
+
+def preflight_variables(
+    hostvars: Any, hosts: Any, roles_dir: str, *, plan: Any = None, secrets: Any = (), removed: Any = None
+) -> list[dict[str, Any]]:
+    """Return findings over the variable names of `hosts`, and over the names of the secrets the plan needs.
+
+    No variable's value is read: only names. `secrets` is a list of names or a dict, whose keys count.
+    """
+    folder = Path(roles_dir)
+    if not folder.is_dir():
+        raise AnsibleFilterError(f"preflight: there are no roles in {roles_dir}; run it from the repository")
+    names = {str(host): [str(name) for name in hostvars[host]] for host in hosts}
+    found = check_variables(names, known_variables(folder), _plain(dict(removed or {})))
+    return found + (check_secrets(_plain(plan), [str(name) for name in secrets]) if plan else [])
+
+
+def preflight_inputs(piece: Any, release_mib: int = 8192) -> dict[str, Any]:
+    """Return what preflight asks of the host with this slice."""
+    return host_inputs(_plain(dict(piece or {})), int(release_mib))
+
+
+def finding_errors(findings: Any) -> list[str]:
+    """Return the error findings as one line each."""
+    return error_lines(_plain(list(findings)))
+
+
+class FilterModule:
+    """Name the filters for Ansible."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        """Return the filters by name."""
+        return {
+            "preflight_variables": preflight_variables,
+            "preflight_inputs": preflight_inputs,
+            "finding_errors": finding_errors,
+        }
