@@ -56,7 +56,10 @@ def up(lab: Lab, run: Run, boot: Path, min_disk_mib: int, min_memory_mib: int) -
 def with_light_nodes(named: list[dict[str, str]], extra: int, subnet: str) -> list[dict[str, str]]:
     """The named hosts and `extra` light ones (`light1`…), each with a free address of the subnet from the top down."""
     taken = {host["address"] for host in named}
-    free = [str(address) for address in ipaddress.ip_network(subnet).hosts() if str(address) not in taken][1:]
+    try:
+        free = [str(address) for address in ipaddress.ip_network(subnet).hosts() if str(address) not in taken][1:]
+    except ValueError as error:
+        raise LabError(f"lab_host_subnet: {error}; write a network such as 10.77.0.0/24") from error
     if extra > len(free):
         raise LabError(f"lab_host_extra_nodes {extra}: {subnet} has room for {len(free)} more; take a larger subnet")
     return named + [{"name": f"light{i + 1}", "address": free[-1 - i]} for i in range(extra)]

@@ -82,10 +82,10 @@ def supervisor_pid(lab: Lab, host: Host, root: Path = Path("/")) -> int | None:
     return pid if any(part.endswith("lab-boot") for part in command) and host.name in command else None
 
 
-def start(lab: Lab, host: Host, boot: Path) -> None:
+def start(lab: Lab, host: Host, boot: Path, root: Path = Path("/")) -> None:
     """Start the supervisor as a process that outlives us."""
     command = [str(boot), host.name, lab.namespace(host), str(lab.root_dir(host)), lab.prefix]
-    if Path("/run/systemd/system").is_dir():
+    if (root / "run/systemd/system").is_dir():
         unit = f"--unit={lab.prefix}-{host.name}"
         command = ["systemd-run", "--quiet", "--collect", unit, "-p", "Delegate=yes", "-p", "KillMode=mixed", *command]
     log = lab.host_dir(host) / "console.log"
@@ -104,10 +104,10 @@ def start(lab: Lab, host: Host, boot: Path) -> None:
     lab.pid_file(host).write_text(f"{pid}\n")
 
 
-def answers_ssh(address: str, timeout_s: float = 1.0) -> bool:
+def answers_ssh(address: str, timeout_s: float = 1.0, port: int = 22) -> bool:
     """True when an ssh server greets at the address."""
     try:
-        with socket.create_connection((address, 22), timeout=timeout_s) as connection:
+        with socket.create_connection((address, port), timeout=timeout_s) as connection:
             connection.settimeout(timeout_s)
             return connection.recv(4) == b"SSH-"
     except OSError:

@@ -28,7 +28,9 @@ class Recipe:
     @property
     def digest(self) -> str:
         """Names the image: another recipe is another image."""
-        state = hashlib.sha256(repr((self.suite, self.installed, self.offered, self.masked_units)).encode())
+        state = hashlib.sha256(
+            repr((self.suite, self.installed, self.offered, self.masked_units, self.enabled_units)).encode()
+        )
         for path in sorted(self.files.rglob("*")):
             if path.is_file():
                 state.update(f"{path.relative_to(self.files)} {path.stat().st_mode & 0o100}\n".encode())

@@ -44,7 +44,7 @@ def namespaces(root: Path = Path("/")) -> set[str]:
     return {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
 
 
-def ensure_hub(lab: Lab, run: Run, present: set[str]) -> list[str]:
+def ensure_hub(lab: Lab, run: Run, present: set[str], root: Path = Path("/")) -> list[str]:
     """Build or finish the hub; what was done, as words."""
     done: list[str] = []
     if lab.hub not in present:
@@ -68,15 +68,15 @@ def ensure_hub(lab: Lab, run: Run, present: set[str]) -> list[str]:
         must(run, "ip", "route", "replace", lab.subnet, "via", lab.hub_address, "dev", lab.uplink_interface)
         done.append(f"link {lab.uplink_interface}")
     if done:
-        harden_hub(lab, run)
+        harden_hub(lab, run, root)
     return done
 
 
-def harden_hub(lab: Lab, run: Run) -> None:
+def harden_hub(lab: Lab, run: Run, root: Path = Path("/")) -> None:
     """Forward only what the machine began; br_netfilter, which would drop frames between hosts, is off in here."""
     enter = ["nsenter", f"--net=/run/netns/{lab.hub}"]
     must(run, *enter, "sysctl", "-q", "-w", "net.ipv4.ip_forward=1")
-    if Path("/proc/sys/net/bridge/bridge-nf-call-iptables").exists():
+    if (root / "proc/sys/net/bridge/bridge-nf-call-iptables").exists():
         must(run, *enter, "sysctl", "-q", "-w", "net.bridge.bridge-nf-call-iptables=0")
     rules = lab.state_dir / "hub.nft"
     rules.write_text(HUB_RULES.format(uplink="up0"))

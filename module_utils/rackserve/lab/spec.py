@@ -11,7 +11,7 @@ from typing import Callable
 Result = tuple[int, str, str]
 Run = Callable[[list[str]], Result]
 
-NAME = re.compile(r"^[a-z][a-z0-9-]{0,10}$")
+NAME = re.compile(r"[a-z][a-z0-9-]{0,10}")
 
 
 class LabError(Exception):
@@ -88,8 +88,8 @@ class Lab:
 
 def check(lab: Lab) -> None:
     """Raise LabError on a lab that cannot be."""
-    if not NAME.match(lab.prefix):
-        raise LabError(f"lab_host_prefix '{lab.prefix}' must match {NAME.pattern}: it names interfaces and namespaces")
+    if not NAME.fullmatch(lab.prefix):
+        raise LabError(f"lab_host_prefix {lab.prefix!r} must match {NAME.pattern}: it names interfaces and namespaces")
     try:
         subnet, uplink = ipaddress.ip_network(lab.subnet), ipaddress.ip_network(lab.uplink)
     except ValueError as error:
@@ -100,9 +100,13 @@ def check(lab: Lab) -> None:
         raise LabError(f"lab_host_subnet {lab.subnet} and lab_host_uplink {lab.uplink} overlap; choose two ranges")
     seen: dict[str, str] = {lab.bridge_address: "the bridge"}
     for host in lab.hosts:
-        if not NAME.match(host.name):
-            raise LabError(f"lab host name '{host.name}' must match {NAME.pattern}")
-        if ipaddress.ip_address(host.address) not in subnet:
+        if not NAME.fullmatch(host.name):
+            raise LabError(f"lab host name {host.name!r} must match {NAME.pattern}")
+        try:
+            inside = ipaddress.ip_address(host.address) in subnet
+        except ValueError as error:
+            raise LabError(f"lab host {host.name}: '{host.address}' is not an address; set ansible_host") from error
+        if not inside:
             raise LabError(f"lab host {host.name}: address {host.address} is outside lab_host_subnet {lab.subnet}")
         if host.address in seen:
             raise LabError(f"lab host {host.name}: address {host.address} is taken by {seen[host.address]}")
