@@ -1,0 +1,1 @@
+"""Check weights against their manifest and record that they are ready."""
