@@ -68,7 +68,7 @@ def place(deployments: list[Resolved], slots: int, inventory: Inventory, finding
             fix = "Fewer replicas, a smaller tensor_parallel_size, or other hosts."
             findings.error("slots-overallocated", f"inventory.{host}", why, fix)
     for host in inventory.members("gpu"):
-        if host not in used and not findings.broken("cluster.deployments"):
+        if not used.get(host) and not findings.broken("cluster.deployments"):
             why = f"{host} is in group gpu and carries no engine."
             findings.note("idle-host", f"inventory.{host}", why, "Add replicas, or keep it as a spare.")
 

@@ -1,0 +1,94 @@
+"""The filter shim: what it reads of hostvars, the trace, plain data, errors."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import rackserve as shim_or_package
+from ansible.errors import AnsibleFilterError
+
+from .conftest import REPO, load_site
+
+
+def load_shim() -> Any:
+    """filter_plugins/rackserve.py, as Ansible loads it: by path (the package has the same name)."""
+    spec = importlib.util.spec_from_file_location("filters_rackserve", REPO / "filter_plugins" / "rackserve.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+FILTERS = load_shim().FilterModule().filters()
+
+
+class Hostvars(dict[str, Any]):
+    """Refuses to be materialised, as Ansible's must not be."""
+
+    def __iter__(self) -> Any:
+        raise AssertionError("hostvars must not be walked")
+
+
+class Variables(dict[str, Any]):
+    def get(self, key: str, default: Any = None) -> Any:
+        assert key == "ansible_host"
+        return super().get(key, default)
+
+
+def inputs(name: str = "lab") -> tuple[Any, Any, Any]:
+    cluster, groups, addresses = load_site(name)
+    return cluster, groups, Hostvars({host: Variables(ansible_host=ip) for host, ip in addresses.items()})
+
+
+def test_the_package_is_not_shadowed() -> None:
+    assert hasattr(shim_or_package, "__path__")
+
+
+def test_filter_equals_the_golden_plan() -> None:
+    plan = FILTERS["cluster_plan"](*inputs(), root=str(REPO))
+    assert plan == json.loads((REPO / "tests/golden/lab/plan.json").read_text())
+    assert FILTERS["cluster_plan"](*inputs()) == plan
+    assert FILTERS["plan_errors"](plan) == []
+    assert FILTERS["plan_tables"](plan)[0].startswith("cluster lab, release 2026.11-cpu")
+
+
+def test_host_named_by_its_address_needs_no_variable() -> None:
+    cluster, groups, hostvars = inputs()
+    groups["gpu"][0] = "10.77.0.11"
+    hostvars["10.77.0.11"] = Variables()
+    hostvars["node2"] = Variables()
+    plan = FILTERS["cluster_plan"](cluster, groups, hostvars)
+    assert plan["slices"]["10.77.0.11"]["address"] == "10.77.0.11"
+    assert [item["where"] for item in plan["findings"] if item["code"] == "missing-address"] == [
+        "inventory.node2.ansible_host",
+        "cluster.deployments[0].hosts",
+    ]
+
+
+def test_each_compile_is_traced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trace = tmp_path / "trace"
+    monkeypatch.setenv("RACKSERVE_COMPILE_TRACE", str(trace))
+    for count in (1, 2):
+        FILTERS["cluster_plan"](*inputs())
+        assert len(trace.read_text().splitlines()) == count
+
+
+def test_dates_and_other_yaml_types_become_findings() -> None:
+    cluster, groups, hostvars = inputs()
+    cluster["release"] = datetime.date(2026, 11, 1)
+    plan = FILTERS["cluster_plan"](cluster, groups, hostvars)
+    assert plan["findings"][0]["code"] == "unknown-release"
+
+
+def test_missing_and_broken_library_say_so(tmp_path: Path) -> None:
+    with pytest.raises(AnsibleFilterError, match="cannot read the library"):
+        FILTERS["cluster_plan"](*inputs(), root=str(tmp_path))
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "profiles.yml").write_text("a: [")
+    with pytest.raises(AnsibleFilterError, match="cannot read the library"):
+        FILTERS["cluster_plan"](*inputs(), root=str(tmp_path))
