@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from gateway_lab import Engine, Gateway, deployment, running  # noqa: E402 - needs the path above
+from gateway_lab import Engine, Gateway, deployment, running
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -116,11 +117,11 @@ def render(template: str, **overrides: Any) -> str:
     """A template of the role with the role's own defaults, rendered the way Ansible does (trim_blocks)."""
     defaults = yaml.safe_load((ROLE / "defaults/main.yml").read_text())
     plain = {name: value for name, value in defaults.items() if "{{" not in str(value)}
-    environment = jinja2.Environment(trim_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined)
+    environment = jinja2.Environment(trim_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined)  # noqa: S701  (no HTML)
     environment.filters["to_json"] = json.dumps
     environment.filters["hash"] = lambda text, _kind: sha256(text.encode()).hexdigest()
     environment.filters["dirname"] = os.path.dirname
-    environment.filters["regex_replace"] = lambda text, pattern, by: __import__("re").sub(pattern, by, text)
+    environment.filters["regex_replace"] = lambda text, pattern, by: re.sub(pattern, by, text)
     return environment.from_string((ROLE / "templates" / template).read_text()).render(**{**plain, **overrides})
 
 
@@ -194,7 +195,7 @@ class Gateway:
     def pid(self) -> str:
         try:
             return next(line for line in self.command("show info").splitlines() if line.startswith("Pid:"))
-        except Exception:  # noqa: BLE001  (the socket is away for a moment while workers change)
+        except Exception:  # the socket is away for a moment while workers change
             return ""
 
     def wait_for(self, condition: Any, limit_s: float = 8.0) -> float:
@@ -203,7 +204,7 @@ class Gateway:
             try:
                 if condition():
                     return time.monotonic() - started
-            except Exception:  # noqa: BLE001  (not there yet)
+            except Exception:  # not there yet
                 time.sleep(0.02)
             time.sleep(0.02)
         raise AssertionError("waited in vain; log:\n" + (self.folder / "haproxy.log").read_text())

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from gateway_lab import ENGINE_KEY, KEYS, Engine, Gateway, deployment, running
-from rackserve.gateway.runtime import parse_servers_state, socket_command
+from rackserve.gateway.runtime import GatewayError, parse_servers_state, socket_command
 from rackserve.gateway.servers import Request, apply
 
 
@@ -52,7 +52,7 @@ def test_keys_paths_and_headers(gateway: Gateway, engines: list[Engine]) -> None
     )
     assert status == 200 and content["choices"][0]["text"] == "Paris"
     assert "x-served-by" not in headers
-    seen = [request for engine in engines for request in engine.seen][0]["headers"]
+    seen = next(request for engine in engines for request in engine.seen)["headers"]
     assert seen["authorization"] == f"Bearer {ENGINE_KEY}"
     assert seen["x-request-id"] == headers["x-request-id"] != "mine"
     assert not {"x-forwarded-for", "x-rackserve-server"} & set(seen)
@@ -93,10 +93,12 @@ def test_several_deployments_route_by_model(tmp_path: Path, engines: list[Engine
 
 
 def test_a_full_queue_is_429_and_a_long_wait_503(tmp_path: Path, engines: list[Engine]) -> None:
-    """2 servers x 2 in flight + 4 queued: of 14 requests at once, 4 are served at once, 4 wait too long, 6 are refused."""
+    """2 servers x 2 in flight + 4 queued: of 14 at once 4 are served, 4 wait too long, 6 are refused."""
     for engine in engines:
         engine.delay_s = 2.0
-    with running(Gateway(tmp_path, [deployment("m", list(engines))], overrides={"load_balancer_retry_after_s": 7})) as g:
+    with running(
+        Gateway(tmp_path, [deployment("m", list(engines))], overrides={"load_balancer_retry_after_s": 7})
+    ) as g:
         seen: list[tuple[int, dict[str, str], Any]] = []
         threads = []
         for _ in range(14):
@@ -207,14 +209,14 @@ def test_a_slot_is_filled_at_run_time_and_serves_after_its_first_check(gateway: 
         gateway.wait_for(lambda: ask(gateway, body={"model": "m"})[2]["by"] == "e2")
         change(gateway, targets=["be_m/r0"], state="drain")
         gateway.slice["deployments"][0] = deployment("m", [*engines, None])
-        assert [*change(gateway, slots=gateway.slots())["diff"]["after"].items()][0] == ("be_m/r2", "empty")
+        assert change(gateway, slots=gateway.slots())["diff"]["after"]["be_m/r2"] == "empty"
         assert parse_servers_state(gateway.command("show servers state"))["be_m/r0"].admin == "drain"
         assert change(gateway, slots=gateway.slots())["changed"] is False
     finally:
         late.close()
 
 
-def test_streams_pass_unbuffered(gateway: Gateway, engines: list[Engine]) -> None:
+def test_streams_pass_unbuffered(gateway: Gateway) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=5)
     body = json.dumps({"model": "m", "stream": True})
     connection.request("POST", "/v1/completions", body, {"Authorization": f"Bearer {KEYS['team-a']}"})
@@ -226,5 +228,5 @@ def test_streams_pass_unbuffered(gateway: Gateway, engines: list[Engine]) -> Non
 
 
 def test_an_unreachable_socket_says_what_to_look_at(tmp_path: Path) -> None:
-    with pytest.raises(Exception, match="is rackserve-gateway.service active"):
+    with pytest.raises(GatewayError, match=r"is rackserve-gateway\.service active"):
         socket_command(tmp_path / "none.sock")("show info")
