@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import json
+import sys
+from pathlib import Path
 from typing import Any, Callable
 
 import yaml
 from ansible.errors import AnsibleFilterError
-from ansible.module_utils.rackserve.converge import DocumentError, overlay_document
+
+MODULE_UTILS = str(Path(__file__).resolve().parents[1] / "module_utils")
+if MODULE_UTILS not in sys.path:
+    # Ansible makes module_utils importable for modules only, not for plugins on the controller.
+    sys.path.insert(0, MODULE_UTILS)
+
+from rackserve.converge import DocumentError, overlay_document, secret_names  # noqa: E402 - needs the path above
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -29,9 +37,18 @@ def desired_document(text_or_items: Any, role: str, extra: Any = (), override: A
         raise AnsibleFilterError(f"desired_document: {problem}") from None
 
 
+def secrets_of(secrets: Any, documents: Any) -> dict[str, str]:
+    """The secrets that these documents mention, and no other."""
+    wanted = secret_names(json.loads(json.dumps(documents)))
+    missing = sorted(wanted - set(secrets))
+    if missing:
+        raise AnsibleFilterError(f"rackserve_secrets lacks {', '.join(missing)}: add it to the site's vault file")
+    return {name: str(secrets[name]) for name in sorted(wanted)}
+
+
 class FilterModule:
     """The filters of this file."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Filter name to function."""
-        return {"desired_document": desired_document}
+        return {"desired_document": desired_document, "secrets_of": secrets_of}

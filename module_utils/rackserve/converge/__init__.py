@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from .contents import secret_names
 from .engine import converge
 from .errors import ConvergeError, DocumentError, ItemError
 from .overlay import overlay_document
 
-__all__ = ["ConvergeError", "DocumentError", "ItemError", "converge", "overlay_document"]
+__all__ = ["ConvergeError", "DocumentError", "ItemError", "converge", "overlay_document", "secret_names"]

@@ -67,6 +67,16 @@ def config_digest(files: list[tuple[str, str, bytes]]) -> str:
     return digest.hexdigest()
 
 
+def secret_names(documents: list[dict[str, object]]) -> set[str]:
+    """Names that the documents' contents mention as ``{secret:name}``."""
+    found: set[str] = set()
+    for document in documents:
+        items = document.get("items")
+        for item in items if isinstance(items, list) else []:
+            found.update(_SECRET.findall(str(item.get("content", ""))))
+    return found
+
+
 def resolve_contents(items: list[Item], secrets: Mapping[str, str] | None) -> Contents:
     """Fill in secrets, then digests. `secrets` None: unknown here, so such files are compared around them.
 

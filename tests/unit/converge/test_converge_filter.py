@@ -56,4 +56,14 @@ def test_errors_name_the_place(arguments: tuple[Any, ...], message: str) -> None
 
 
 def test_the_filter_is_registered() -> None:
-    assert FilterModule().filters() == {"desired_document": desired_document}
+    assert set(FilterModule().filters()) == {"desired_document", "secrets_of"}
+
+
+def test_secrets_of_hands_out_only_what_the_documents_mention() -> None:
+    filters = FilterModule().filters()
+    document = filters["desired_document"](
+        [{"id": "a", "kind": "file", "path": "/a", "mode": "0600", "content": "{secret:one}"}], "demo"
+    )
+    assert filters["secrets_of"]({"one": "1", "two": "2"}, [document]) == {"one": "1"}
+    with pytest.raises(AnsibleFilterError, match="lacks one"):
+        filters["secrets_of"]({"two": "2"}, [document])
