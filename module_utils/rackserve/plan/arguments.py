@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-from .findings import Findings, show
+from .findings import Findings, did_you_mean, show
 from .known import argument_advice, environment_advice
 
 _LENGTH = re.compile(r"(\d+)([kKmM]?)")
@@ -34,6 +34,16 @@ def check_arguments(args: dict[str, Any], device: str, where: str, findings: Fin
             good[name] = value
     _check_ranges(good, where, findings)
     return good
+
+
+def check_names(args: dict[str, Any], options: list[str], where: str, findings: Findings) -> None:
+    """Report arguments the engine does not have; ``options`` are all it knows, with underscores."""
+    for name, value in args.items():
+        wanted = f"no_{name}" if value is False else name
+        if wanted not in options:
+            why = f"{where}.{name}: this vLLM has no --{wanted.replace('_', '-')}."
+            fix = did_you_mean(wanted, options, "Leave it out.")
+            findings.error("unknown-argument", f"{where}.{name}", why, fix)
 
 
 def _looks_like_option(value: object) -> bool:

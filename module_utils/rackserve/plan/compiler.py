@@ -10,13 +10,14 @@ from typing import Any
 from .arguments import (
     check_arguments,
     check_environment,
+    check_names,
     drop_nulls,
     engine_argv,
     engine_environment,
     parse_size,
 )
 from .capacity import gpu_memory, start_times
-from .description import CLUSTER, EXCUSABLE, HARDWARE, MODEL, PROFILE, RELEASE
+from .description import CLUSTER, EXCUSABLE, HARDWARE, MODEL, OPTIONS, PROFILE, RELEASE
 from .findings import Findings, looks_like_secret
 from .flows import build_flows, scrape_targets
 from .gateway import build_gateway, gateway_host
@@ -43,6 +44,7 @@ class _Context:
     findings: Findings
     release: dict[str, Any] | None
     hardware: dict[str, Any] | None
+    options: list[str] | None
 
 
 def compile_plan(cluster: Any, groups: Any, addresses: Any, library: Library, overrides: Any = None) -> dict[str, Any]:
@@ -63,13 +65,16 @@ def compile_plan(cluster: Any, groups: Any, addresses: Any, library: Library, ov
         network["management_cidrs"], "cluster.network.management_cidrs", findings
     )
     _check_platform(release, hardware, network["fabric"], findings)
+    options = None
     if release:
+        if release["options"]:
+            options = library.take("options", release["options"], OPTIONS, "cluster.release", findings)
         path = f"{described['paths']['releases']}/{described['release']}"
         release = {"id": described["release"], "path": path, **{part: release[part] for part in _RELEASE_PARTS}}
     if hardware:
         hardware = {"id": described["hardware"], **hardware}
     inventory = read_inventory(groups, addresses, findings)
-    context = _Context(described, library, inventory, findings, release, hardware)
+    context = _Context(described, library, inventory, findings, release, hardware, options)
     plan = _plan(context, _resolve_all(context), changes)
     _excuse(described["exceptions"], findings)
     plan["hash"] = plan_hash(plan)
@@ -234,6 +239,9 @@ def _arguments(
     spot = f"files/profiles.yml:{spec['profile']}.engine_args"
     usual = check_arguments(drop_nulls(profile["engine_args"]), device, spot, findings)
     own = check_arguments(drop_nulls(spec["engine_args"]), device, f"{where}.engine_args", findings)
+    if context.options:
+        check_names(usual, context.options, spot, findings)
+        check_names(own, context.options, f"{where}.engine_args", findings)
     removed = {name for name, value in spec["engine_args"].items() if value is None}
     args = {**base, **{name: value for name, value in usual.items() if name not in removed}, **own}
     longest = parse_size(args["max_model_len"]) or card["max_model_len"]
@@ -282,6 +290,7 @@ def _instances(
             "ranks": list(range(spec["tensor_parallel_size"])),
             "part": "replica",
             "supervision_group": f"{name}-{index}",
+            "gateway_target": f"be_{name}/r{index}" if context.described["gateway"] else None,
             "served_model_name": spec["served_model_name"],
             "model_path": spec["model"]["path"],
             "max_model_len": item.max_model_len,

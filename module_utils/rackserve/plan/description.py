@@ -243,6 +243,7 @@ RELEASE = Field(
             "list", "Interpreter and module, relative to the release.", required=True, low=1, item=_text("A word.")
         ),
         "lock": _text("Lock file, relative to the repository."),
+        "options": _text("Engine options it knows: `files/options/<options>.yml`; null: names are not checked."),
         "distributions": Field("list", "Operating systems it is for.", item=_text("A name.")),
         **{
             part: _text(f"Version of {part}.")
@@ -292,6 +293,8 @@ MODEL = Field(
         "shard_block": _whole("Quantisation block that must divide every shard.", 1, 1, 65536),
     },
 )
+
+OPTIONS = Field("list", "Long options of an engine.", required=True, low=1, item=_text("An option.", nullable=False))
 
 PROFILE = Field(
     "object",

@@ -19,9 +19,10 @@ class Library:
     hardware: Mapping[str, Any] = field(default_factory=dict)
     models: Mapping[str, Any] = field(default_factory=dict)
     profiles: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
 
-    def take(self, shelf: str, key: str, schema: Field, where: str, findings: Findings) -> dict[str, Any] | None:
-        """Return a validated entry of a shelf (`releases`, `hardware`, `models`, `profiles`).
+    def take(self, shelf: str, key: str, schema: Field, where: str, findings: Findings) -> Any:
+        """Return a validated entry of a shelf (a field of this class).
 
         None, with an error finding at ``where``, when there is no such entry or its file is wrong.
         """
@@ -33,15 +34,21 @@ class Library:
             findings.error(f"unknown-{_SINGULAR[shelf]}", where, f'{where}: there is no "{key}" ({source}).', fix)
             return None
         spot = f"{source}:{key}" if shelf == "profiles" else source
-        entry: dict[str, Any] = validate(schema, entries[key], spot, findings)
+        entry = validate(schema, entries[key], spot, findings)
         return None if findings.broken(spot) else entry
 
 
-_SINGULAR = {"releases": "release", "hardware": "hardware", "models": "model", "profiles": "profile"}
+_SINGULAR = {
+    "releases": "release",
+    "hardware": "hardware",
+    "models": "model",
+    "profiles": "profile",
+    "options": "options",
+}
 
 
 def load_library(root: Path, parse: Callable[[str], Any]) -> Library:
-    """Read ``root``/files/{releases,hardware,models}/*.yml and files/profiles.yml.
+    """Read ``root``/files/{releases,hardware,models,options}/*.yml and files/profiles.yml.
 
     ``parse`` turns YAML text into data (the caller brings it: this package is standard library only). Raises OSError
     when the folder cannot be read, and whatever ``parse`` raises, with the file's name put in front by the caller.
@@ -52,5 +59,9 @@ def load_library(root: Path, parse: Callable[[str], Any]) -> Library:
 
     profiles = parse((root / "files" / "profiles.yml").read_text("utf-8"))
     return Library(
-        shelf("releases"), shelf("hardware"), shelf("models"), profiles if isinstance(profiles, dict) else {}
+        shelf("releases"),
+        shelf("hardware"),
+        shelf("models"),
+        profiles if isinstance(profiles, dict) else {},
+        shelf("options"),
     )

@@ -242,6 +242,9 @@ def test_gateway_slots_and_checks(compiled: Compile) -> None:
     }
     assert part["slots"][4]["instance"] is None
     assert part["max_inflight_per_server"] == 32
+    targets = {f"{part['backend']}/{slot['slot']}": slot["instance"] for slot in part["slots"]}
+    assert all(targets[i["gateway_target"]] == i["name"] for i in compiled("lab")["instances"])
+    assert {i["gateway_target"] for i in compiled("lab", {"gateway": None})["instances"]} == {None}
     assert set(part["check"]) == {"interval_s", "timeout_s", "fall", "rise"}
 
 

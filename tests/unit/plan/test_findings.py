@@ -58,6 +58,13 @@ WRONG: list[tuple[str, dict[str, Any], str, str]] = [
     ("lab", {f"{D}.replicas": 9}, "too-many-replicas", "cluster.deployments[0].replicas"),
     ("lab", {f"{D}.port_base": 65535, f"{D}.replicas": 8}, "port-range", "cluster.deployments[0].port_base"),
     ("lab", {f"{D}.engine_args": {"max-model-len": 1}}, "bad-name", "cluster.deployments[0].engine_args.max-model-len"),
+    (
+        "lab",
+        {f"{D}.engine_args": {"max_model_le": 1}},
+        "unknown-argument",
+        "cluster.deployments[0].engine_args.max_model_le",
+    ),
+    ("lab", {f"{D}.engine_args": {"seed": False}}, "unknown-argument", "cluster.deployments[0].engine_args.seed"),
     ("lab", {f"{D}.env": {"A B": "1"}}, "bad-name", "cluster.deployments[0].env.A B"),
     ("lab", {f"{D}.env": {"A": True}}, "wrong-type", "cluster.deployments[0].env.A"),
     ("lab", {f"{D}.env": {"A": "1\nB=2"}}, "bad-text", "cluster.deployments[0].env.A"),

@@ -69,6 +69,7 @@ def test_any_library_gives_findings(library: Library, value: Any, extra: dict[st
         ("profiles", "balanced"),
     ):
         entry = {**getattr(library, shelf)[key], **extra}
+        check(compile_plan(*copy.deepcopy(SITES[0]), Library(**{**library.__dict__, "options": {"vllm-0.32": value}})))
         for changed in (value, entry, {**entry, next(iter(entry)): value}):
             books = Library(**{**library.__dict__, shelf: {key: changed}})
             check(compile_plan(*copy.deepcopy(SITES[1]), books))
