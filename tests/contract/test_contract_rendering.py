@@ -1,0 +1,151 @@
+"""Everything the roles write on the lab's hosts, reviewed as files.
+
+After a change that is meant: pytest tests/unit/plan tests/contract --update-golden
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from contract_support import REPO, ROLES, here, names_in, read_yaml
+from rackserve_converge import secrets_of
+from rendered_lab import RenderedLab
+
+GOLDEN = REPO / "tests/golden/lab"
+DOCUMENT_ROLES = [
+    role.name
+    for role in ROLES
+    if (role / "vars/main.yml").is_file() and f"{role.name}_document" in (read_yaml(role / "vars/main.yml") or {})
+]
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> RenderedLab:
+    return RenderedLab(tmp_path_factory.mktemp("cache"))
+
+
+def written(lab: RenderedLab, host: str) -> dict[str, str]:
+    """Path below the host's golden folder to content: every file of every role, and the items around them."""
+    files, items = {}, []
+    for role in DOCUMENT_ROLES:
+        for item in lab.document(role, host)["items"]:
+            content = item.pop("content", None)
+            items.append({"role": role, **item})
+            if content is not None:
+                path = item["path"].lstrip("/")
+                assert path not in files, f"two items write {item['path']} on {host}"
+                files[path] = content
+    lines = ",\n".join(json.dumps(item) for item in items)
+    return files | {"desired-state.json": f"[\n{lines}\n]\n"}
+
+
+def test_the_lab_has_hosts_and_roles_that_write_files(lab: RenderedLab) -> None:
+    assert lab.hosts == ["gw", "node1", "node2", "node3", "node4"]
+    assert {"firewall", "host_baseline", "load_balancer", "vllm"} <= set(DOCUMENT_ROLES)
+    assert [finding for finding in lab.plan["findings"] if finding["severity"] == "error"] == []
+
+
+@pytest.mark.parametrize("host", ["gw", "node1", "node2", "node3", "node4"])
+def test_files_on_the_host_are_the_golden_ones(lab: RenderedLab, host: str, request: pytest.FixtureRequest) -> None:
+    files, folder = written(lab, host), GOLDEN / host
+    if request.config.getoption("--update-golden", default=False):
+        shutil.rmtree(folder, ignore_errors=True)
+        for name, text in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text, "utf-8")
+    golden = {str(path.relative_to(folder)): path.read_text("utf-8") for path in folder.rglob("*") if path.is_file()}
+    assert sorted(files) == sorted(golden)
+    for name, text in files.items():
+        assert text == golden[name], f"{host}: {name}: see the head of this file"
+
+
+@pytest.mark.parametrize("host", ["gw", "node1"])
+def test_what_is_written_names_no_path_of_the_controller(lab: RenderedLab, host: str) -> None:
+    for name, text in written(lab, host).items():
+        assert str(REPO) not in text, name
+        assert str(lab.cache) not in text, name
+        assert "{{" not in text, name
+        assert "{%" not in text, name
+
+
+def test_every_host_has_its_share(lab: RenderedLab) -> None:
+    units = {
+        host: {item["name"] for role in DOCUMENT_ROLES for item in lab.document(role, host)["items"] if "name" in item}
+        for host in lab.hosts
+    }
+    assert "rackserve-gateway.service" in units["gw"]
+    assert "rackserve-gateway.service" not in units["node1"]
+    planned = {instance["unit"] for instance in lab.plan["instances"]}
+    assert planned
+    assert {unit for names in units.values() for unit in names} >= planned
+
+
+def test_roles_agree_on_what_they_share(lab: RenderedLab) -> None:
+    """Two roles may both want a folder; they must not want it differently, or each would undo the other."""
+    for host in lab.hosts:
+        seen: dict[str, dict[str, object]] = {}
+        for role in DOCUMENT_ROLES:
+            for item in lab.document(role, host)["items"]:
+                wanted = {key: value for key, value in item.items() if key not in {"id", "content"}}
+                other = seen.setdefault(item.get("path") or f"{item['kind']} {item['name']}", wanted)
+                differing = {key for key in set(other) & set(wanted) if other[key] != wanted[key]}
+                assert differing == set(), f"{host}: {role}: {item['id']}"
+
+
+def test_settings_that_the_lab_leaves_empty_render_too(lab: RenderedLab) -> None:
+    limits = [{"domain": "*", "type": "hard", "item": "memlock", "value": "unlimited"}]
+    document = lab.document(
+        "host_baseline", "node1", host_baseline_limits=limits, host_baseline_ntp_servers=["10.0.0.1", "10.0.0.2"]
+    )
+    content = {item["path"]: item["content"] for item in document["items"] if "content" in item}
+    assert content["/etc/security/limits.d/60-rackserve.conf"].endswith("* hard memlock unlimited\n")
+    assert content["/etc/chrony/sources.d/rackserve.sources"].endswith(
+        "server 10.0.0.1 iburst\nserver 10.0.0.2 iburst\n"
+    )
+
+
+def test_a_site_changes_one_item_by_its_id(lab: RenderedLab) -> None:
+    changed = lab.document(
+        "firewall",
+        "node1",
+        firewall_items_override={"firewall-package": None, "firewall-dir": {"mode": "0700"}},
+        firewall_items_extra=[{"id": "mine", "kind": "absent", "path": "/etc/old"}],
+    )
+    items = {item["id"]: item for item in changed["items"]}
+    assert "firewall-package" not in items
+    assert items["firewall-dir"]["mode"] == "0700"
+    assert items["mine"]["path"] == "/etc/old"
+
+
+def test_the_secrets_of_the_lab_render(lab: RenderedLab, tmp_path: Path) -> None:
+    (tmp_path / "gateway-ca.pem").write_text("-----BEGIN CERTIFICATE-----\nca\n-----END CERTIFICATE-----\n")
+    (tmp_path / "gateway.key").write_text("-----BEGIN PRIVATE KEY-----\nkey\n-----END PRIVATE KEY-----\n")
+    text = (REPO / "roles/lab_host/templates/secrets.yml.j2").read_text("utf-8")
+    secrets = yaml.safe_load(lab.evaluate(text, "gw", lab_host_client_dir=str(tmp_path)))["rackserve_secrets"]
+    assert secrets["gateway_tls_pem"].split("\n")[1::3] == ["ca", "key"]
+    keys = [value for name, value in secrets.items() if "api_key" in name]
+    assert len(set(keys)) == len(keys) >= 2
+    assert {len(key) for key in keys} == {40}
+    mentioned = secrets_of(secrets, [lab.document(role, host) for role in DOCUMENT_ROLES for host in lab.hosts])
+    assert {"engine_api_key", "gateway_tls_pem"} <= set(mentioned)
+
+
+def test_every_template_was_rendered(lab: RenderedLab) -> None:
+    """Templates of roles with a document are reached through it; of the others, at least the syntax is right."""
+    lab.document(
+        "host_baseline", "gw", host_baseline_limits=[{"domain": "*", "type": "-", "item": "nofile", "value": "1"}],
+        host_baseline_ntp_servers=["10.0.0.1"],
+    )  # fmt: skip
+    for host in lab.hosts:
+        written(lab, host)
+    left = []
+    for role in ROLES:
+        for template in sorted(role.glob("templates/**/*.j2")):
+            names_in(template.read_text("utf-8"))
+            if role.name in DOCUMENT_ROLES and template.resolve() not in lab.loader.rendered:
+                left.append(here(template))
+    assert left == []
