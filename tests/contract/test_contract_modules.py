@@ -151,7 +151,7 @@ def test_tasks_call_our_modules_with_what_they_take() -> None:
         for name in set(MODULES) & set(task.data):
             called.add(name)
             found += [f"{task.where}: {wrong}" for wrong in wrong_arguments(name, task.data[name], True)]
-    assert found == []
+    assert not found, "\n".join(found)
     assert {"converge", "lab_hosts"} <= called
 
 

@@ -121,7 +121,7 @@ FORBIDDEN = {
     "an em dash": re.compile("\N{EM DASH}"),
     "an error hidden from the shell": re.compile(r"\|\| *(true|:) *$", re.MULTILINE),
     "a skipped test": re.compile(r"pytest\.(mark\.)?(skip|xfail)" + r"(if)?\b"),
-    "a silenced linter without a reason": re.compile(r"#\s*noqa" + r"(?!:? ?[\w\[\]-]+(, ?[A-Z]+\d+)* ?[-#:(] ?\w)"),
+    "a silenced linter without a reason": re.compile(r"#\s*noqa" + r"(?!:? ?[\w\[\]-]+(, ?[A-Z]+\d+)* *[-#:(] ?\w)"),
     "an index of packages": re.compile(r"^\s*--?(extra-)?index" + r"-url|^-i https?:", re.MULTILINE),
 }
 
@@ -135,7 +135,7 @@ def test_no_file_holds(what: str) -> None:
         for match in FORBIDDEN[what].finditer(text):
             line = text.count("\n", 0, match.start()) + 1
             found.append(f"{here(path)}:{line}: {match.group().strip()}")
-    assert found == []
+    assert not found, "\n".join(found)
 
 
 def test_what_is_forbidden_is_seen() -> None:
