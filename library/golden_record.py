@@ -27,7 +27,7 @@ options:
 attributes:
   check_mode: {support: full, description: Says whether a recording is due.}
   diff_mode: {support: none, description: The file is made from answers.}
-  idempotent: {support: full, description: The file names release, model, command and environment it is of.}
+  idempotent: {support: full, description: "The file names release, model, command and environment it is of."}
 author: [rackserve]
 """
 
@@ -48,8 +48,8 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-lowest_margin: {description: Smallest margin found, nats., type: float, returned: when recorded}
-tolerance: {description: Allowed difference of a log-probability, nats., type: float, returned: when recorded}
+lowest_margin: {description: "Smallest margin found, nats.", type: float, returned: when recorded}
+tolerance: {description: "Allowed difference of a log-probability, nats.", type: float, returned: when recorded}
 ready_s: {description: Seconds until the engine was ready., type: float, returned: when recorded}
 """
 

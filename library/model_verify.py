@@ -12,13 +12,13 @@ description:
   - Writes C(READY) (the manifest's sha256) when everything is right, removes it when anything is wrong.
 options:
   path: {description: Folder of the model., type: path, required: true}
-  manifest: {description: Text of the manifest, or its path on this host., type: raw, required: true}
+  manifest: {description: "Text of the manifest, or its path on this host.", type: raw, required: true}
   user: {description: Service user who must be able to read all files., type: str}
   full: {description: Hash every file even when nothing seems changed., type: bool, default: false}
   threads: {description: Files hashed at once., type: int, default: 4}
   fail: {description: Fail when the model is not ready., type: bool, default: false}
 attributes:
-  check_mode: {support: full, description: Compares and hashes, leaves READY as it is.}
+  check_mode: {support: full, description: "Compares and hashes, leaves READY as it is."}
   diff_mode: {support: full, description: Shows whether READY stands before and after.}
   idempotent: {support: full, description: A second run on an unchanged folder changes nothing.}
 author: [rackserve]

@@ -47,7 +47,7 @@ archive: {description: Path of the tar.zst., type: str, returned: always}
 manifest_sha256: {description: Identity of the tree's content., type: str, returned: when built}
 archive_sha256: {description: Digest of the archive., type: str, returned: when built}
 bytes: {description: What the unpacked tree takes on disk., type: int, returned: when built}
-built_for: {description: os, arch and python_abi., type: dict, returned: when built}
+built_for: {description: "os, arch and python_abi.", type: dict, returned: when built}
 step_s: {description: Seconds of each step of the last build., type: dict, returned: when built}
 """
 

@@ -27,7 +27,7 @@ EXAMPLES = r"""
 - name: Install the release
   release_install:
     release_id: 2026.11-cpu
-    archive: /var/lib/rackserve/ship/2026.11-cpu.tar.zst
+    archive: /opt/rackserve/ship/2026.11-cpu.tar.zst
     path: /opt/rackserve/releases/2026.11-cpu
     manifest_sha256: "{{ build.manifest_sha256 }}"
     unpacked_bytes: "{{ build.bytes }}"

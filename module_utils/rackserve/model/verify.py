@@ -127,8 +127,8 @@ def verify(
     """Compare ``folder`` with the manifest; write READY when all is right, remove it when anything is wrong.
 
     A file is hashed when ``full``, when READY is absent or of another manifest, or when its size or modification time
-    is not the noted one; a file of the wrong size is corrupt without reading it. Nothing is written in check mode. Raises
-    ModelError for a bad manifest.
+    is not the noted one; a file of the wrong size is corrupt without reading it. Nothing is written in check mode.
+    Raises ModelError for a bad manifest.
     """
     try:
         files = parse_manifest(json.loads(manifest_text))
@@ -151,7 +151,7 @@ def verify(
 
 
 def _mark(folder: Path, digest: str, seen: dict[str, list[int]], ready: bool, check_mode: bool) -> bool:
-    """Bring READY and its table to the verdict; returns whether that changes, or in check mode would change, anything."""
+    """Bring READY and its table to the verdict; returns whether that changes (check mode: would change) it."""
     marker = folder / READY
     if not ready:
         there = marker.exists() or (folder / STAT).exists()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from . import golden_engine
 from .host import ReleaseError, Run, write_atomic
 from .sandbox import Bind, Sandbox, describe_failure
 
@@ -61,11 +63,12 @@ def identity(request: GoldenRequest) -> dict[str, Any]:
 
 def recorded(request: GoldenRequest) -> dict[str, Any] | None:
     """The recording at ``output`` when it is of this request, else None."""
+    wanted = identity(request)
     try:
         there = dict(json.loads(request.output.read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError):
         return None
-    return there if {key: there.get(key) for key in identity(request)} == identity(request) else None
+    return there if {key: there.get(key) for key in wanted} == wanted else None
 
 
 def on_loopback(argv: Sequence[str], env: dict[str, str]) -> tuple[list[str], dict[str, str]]:
@@ -103,13 +106,10 @@ def record(request: GoldenRequest, run: Run, check_mode: bool = False) -> dict[s
     }
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "job.json").write_text(json.dumps(job), encoding="utf-8")
-        script = Path(__file__).with_name("golden_engine.py")
-        binds = [
-            Bind(request.model_dir, request.model_path),
-            Bind(Path(folder), "/mnt/job"),
-            Bind(script, "/mnt/golden_engine.py"),
-        ]
-        command = ["bin/python3", "/mnt/golden_engine.py", "/mnt/job/job.json"]
+        # As text, not by path: a module arrives on the builder as a zip file.
+        (Path(folder) / "golden_engine.py").write_text(inspect.getsource(golden_engine), encoding="utf-8")
+        binds = [Bind(request.model_dir, request.model_path), Bind(Path(folder), "/mnt/job")]
+        command = ["bin/python3", "/mnt/job/golden_engine.py", "/mnt/job/job.json"]
         result = request.sandbox.run(command, run, binds)
     if result[0] != 0:
         raise describe_failure(result, f"recording the golden completion of {request.model}")

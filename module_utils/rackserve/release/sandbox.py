@@ -110,7 +110,7 @@ def describe_failure(result: tuple[int, str, str], what: str) -> ReleaseError:
 def run_script(sandbox: Sandbox, script: Path, output_dir: Path, run: Run, check_mode: bool = False) -> str | None:
     """Run ``script <output_dir>`` with the release's Python; returns its stdout, None when it need not run.
 
-    The script's digest is kept in the folder (.made-by-<script>), so an unchanged script runs once. Raises ReleaseError.
+    The script's digest is kept in the folder (.made-by-<script>), so an unchanged script runs once.
     """
     digest = hash_file(script) + "\n"
     stamp = output_dir / f".made-by-{script.stem}"

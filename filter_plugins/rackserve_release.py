@@ -1,0 +1,38 @@
+"""Filters for building releases; the work is done in module_utils/rackserve/release."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any, Callable
+
+from ansible.errors import AnsibleFilterError
+
+MODULE_UTILS = str(Path(__file__).resolve().parents[1] / "module_utils")
+if MODULE_UTILS not in sys.path:
+    # Ansible makes module_utils importable for modules only, not for plugins on the controller.
+    sys.path.insert(0, MODULE_UTILS)
+
+from rackserve.release import recordings  # noqa: E402 - needs the path above
+
+
+def golden_instances(plan: Any) -> list[dict[str, Any]]:
+    """[{card, instance}] of a plan: one engine of each deployment."""
+    try:
+        return recordings.golden_instances(json.loads(json.dumps(plan)))
+    except (KeyError, TypeError, ValueError) as problem:
+        raise AnsibleFilterError(f"golden_instances: {problem}") from None
+
+
+def golden_answers(plan: Any, folder: str) -> dict[str, Any]:
+    """{deployment: recorded answers} of a plan; a deployment nothing was recorded for is left out."""
+    return recordings.golden_answers(json.loads(json.dumps(plan)), Path(folder))
+
+
+class FilterModule:
+    """The filters of this file."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        """Filter name to function."""
+        return {"golden_instances": golden_instances, "golden_answers": golden_answers}
