@@ -145,7 +145,7 @@ def assess(answers: dict[str, Any], request: GoldenRequest) -> tuple[dict[str, A
                 f"{request.model} answers {PROMPTS[index % len(PROMPTS)]!r} differently among {CONCURRENCY} requests"
             )
         difference = max(difference, *(abs(a - b) for a, b in zip(answer["token_logprobs"], alone["token_logprobs"])))
-    tolerance = round(max(_LEAST_TOLERANCE_NATS, 4 * difference), 3)
+    tolerance = round(max(_LEAST_TOLERANCE_NATS, 3 * difference), 3)
 
     def case(answer: dict[str, Any]) -> dict[str, Any]:
         kept = {key: answer[key] for key in ("text", "token_logprobs")}
