@@ -31,6 +31,11 @@ def acceptance_targets(gateway: Any, golden: Any = None, chat: Any = True) -> li
     return slots.acceptance_targets(plain(gateway), plain(golden or {}), bool(chat))
 
 
+def engine_targets(instances: Any, golden: Any = None) -> list[dict[str, Any]]:
+    """What completion_check has to prove of these engines, asked directly."""
+    return slots.engine_targets(plain(instances), plain(golden or {}))
+
+
 def acceptance_table(rows: Any, gateway: Any = None) -> list[str]:
     """completion_check's rows as aligned lines; with the gateway's slice, instances are named."""
     return table.acceptance_table(plain(rows), slots.instance_names(plain(gateway)) if gateway else None)
@@ -44,5 +49,6 @@ class FilterModule:
         return {
             "gateway_slots": gateway_slots,
             "acceptance_targets": acceptance_targets,
+            "engine_targets": engine_targets,
             "acceptance_table": acceptance_table,
         }

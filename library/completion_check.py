@@ -9,13 +9,13 @@ short_description: Prove engines by real answers, directly or one by one through
 description:
   - Asks for completions, plain or streamed, text or chat, and compares them with golden ones where there are any.
   - Named servers are asked through the gateway, all at the same time; that takes the operator's key.
-  - With O(wait_s) it repeats until the answers are correct, and gives up early when O(unit) has failed.
+  - With O(wait_s) it repeats until the answers are correct, and gives up early when one of O(units) has failed.
 author: rackserve
 options:
   base_url:
-    description: Where the API is, such as C(https://10.0.0.1:8443).
+    description: Where the API is, such as C(https://10.0.0.1:8443); not needed when each server has its own C(url).
     type: str
-    required: true
+    default: ""
   ca_file:
     description: CA bundle for https; the system's without one.
     type: path
@@ -44,6 +44,7 @@ options:
   servers:
     description:
       - Servers to prove through the gateway, C(backend/slot), or dictionaries C({server, model, golden, kinds}).
+      - A dictionary with C(url) in place of C(server) is an engine that is asked directly.
       - Without one, whoever answers at O(base_url) is checked.
     type: list
     elements: raw
@@ -68,9 +69,11 @@ options:
     description: Seconds between two tries while waiting.
     type: float
     default: 1
-  unit:
-    description: A systemd unit of this host; when it is failed or inactive, waiting ends.
-    type: str
+  units:
+    description: Systemd units of this host; when one is failed or inactive, waiting ends.
+    type: list
+    elements: str
+    default: []
   report_only:
     description: Return failures in the result and do not fail.
     type: bool
@@ -123,7 +126,7 @@ waited_s:
 import subprocess
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.rackserve.completion.check import check, failure_line, read_targets, wait_until
+from ansible.module_utils.rackserve.completion.check import STOPPED, check, failure_line, read_targets, wait_until
 from ansible.module_utils.rackserve.completion.client import KINDS, Endpoint
 from ansible.module_utils.rackserve.completion.golden import GoldenError
 
@@ -138,7 +141,7 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
-            "base_url": {"type": "str", "required": True},
+            "base_url": {"type": "str", "default": ""},
             "ca_file": {"type": "path"},
             "api_key": {"type": "str", "default": "", "no_log": True},
             "headers": {"type": "dict", "default": {}},
@@ -151,13 +154,13 @@ def main() -> None:
             "parallel": {"type": "int", "default": 16},
             "wait_s": {"type": "float", "default": 0},
             "poll_s": {"type": "float", "default": 1},
-            "unit": {"type": "str"},
+            "units": {"type": "list", "elements": "str", "default": []},
             "report_only": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
     )
     given = module.params
-    url, unit = given["base_url"], given["unit"]
+    url = given["base_url"]
     endpoint = Endpoint(url, given["ca_file"] or "", given["api_key"], given["headers"], given["timeout_s"])
     try:
         targets = read_targets(given["servers"], given["model"], given["golden"], given["kinds"])
@@ -167,7 +170,7 @@ def main() -> None:
         lambda: check(endpoint, targets, given["attempts"], given["parallel"]),
         given["wait_s"],
         given["poll_s"],
-        (lambda: unit_state(unit)) if unit else None,
+        lambda: next((f"{unit}: {state}" for unit in given["units"] if (state := unit_state(unit)) in STOPPED), ""),
     )
     line = failure_line(rows, url)
     result = {"changed": False, "rows": rows, "waited_s": round(waited_s, 3), "failed_line": line}

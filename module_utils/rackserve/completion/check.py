@@ -16,16 +16,17 @@ STOPPED = ("failed", "inactive")
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """One server to prove ("backend/slot", or "" for whoever answers), its model, its cases and the kinds to ask."""
+    """One server to prove: "backend/slot" behind the gateway, or the `url` of an engine, or "" for whoever answers."""
 
     server: str
     model: str
     cases: tuple[Case, ...]
     kinds: tuple[str, ...]
+    url: str = ""
 
 
 def read_targets(servers: list[Any], model: str, golden: dict[str, Any] | None, kinds: list[str]) -> list[Target]:
-    """Targets out of server names or {server, model, golden, kinds} rows; one unnamed target when there is none.
+    """Targets out of server names or {server, url, model, golden, kinds} rows; one unnamed target when there is none.
 
     Raises GoldenError.
     """
@@ -39,6 +40,7 @@ def read_targets(servers: list[Any], model: str, golden: dict[str, Any] | None, 
                 str(row.get("model") or model),
                 tuple(cases),
                 tuple(row.get("kinds") or kinds),
+                str(row.get("url") or ""),
             )
         )
     return targets
@@ -72,7 +74,9 @@ def check_kind(endpoint: Endpoint, target: Target, kind: str, attempts: int) -> 
     if target.server:
         slot = target.server.rpartition("/")[2]
         endpoint = dataclasses.replace(endpoint, headers={**endpoint.headers, SERVER_HEADER: slot})
-    row: dict[str, Any] = {"server": target.server, "kind": kind, "ok": False, "text": "", "ttft_s": None}
+    if target.url:
+        endpoint = dataclasses.replace(endpoint, base_url=target.url)
+    row: dict[str, Any] = {"server": target.server or target.url, "kind": kind, "ok": False, "text": "", "ttft_s": None}
     row.update({"itl_s": None, "total_s": None, "tokens": 0, "match": None, "why": ""})
     comparable = not kind.startswith("chat")
     for number, case in enumerate(target.cases):
@@ -118,11 +122,11 @@ def wait_until(
     probe: Callable[[], list[dict[str, Any]]],
     limit_s: float,
     poll_s: float,
-    unit_state: Callable[[], str] | None = None,
+    stopped: Callable[[], str] = str,
 ) -> tuple[list[dict[str, Any]], float, str]:
     """Repeat `probe` until every row is ok; return (rows, seconds waited, why it gave up or "").
 
-    Gives up early when `unit_state` says that the unit failed or is inactive, or when an answer is wrong: neither
+    Gives up early when `stopped` names a unit that failed or is inactive, or when an answer is wrong: neither
     heals by waiting.
     """
     started = time.monotonic()
@@ -133,9 +137,9 @@ def wait_until(
             return rows, waited_s, ""
         if any(row["match"] is False for row in rows):
             return rows, waited_s, "a wrong answer"
-        state = unit_state() if unit_state else ""
-        if state in STOPPED:
-            return rows, waited_s, f"the unit is {state}"
+        why = stopped()
+        if why:
+            return rows, waited_s, why
         if waited_s + poll_s > limit_s:
             return rows, waited_s, f"not correct within {limit_s:g} s"
         time.sleep(poll_s)

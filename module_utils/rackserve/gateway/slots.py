@@ -43,6 +43,18 @@ def acceptance_targets(gateway: dict[str, Any], golden: dict[str, Any], chat: bo
     return targets
 
 
+def engine_targets(instances: list[dict[str, Any]], golden: dict[str, Any]) -> list[dict[str, Any]]:
+    """What `completion_check` proves of engines that are asked directly, without the gateway."""
+    return [
+        {
+            "url": f"http://{instance['address']}:{instance['port']}",
+            "model": instance["served_model_name"],
+            "golden": golden.get(instance["deployment"]) or {},
+        }
+        for instance in instances
+    ]
+
+
 def instance_names(gateway: dict[str, Any]) -> dict[str, str]:
     """{"backend/slot": "host instance"} of the filled slots."""
     return {

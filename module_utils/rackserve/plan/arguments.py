@@ -155,4 +155,6 @@ def engine_environment(
     else:
         env["OMP_NUM_THREADS"] = str(hardware["omp_threads"])
         env["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
+        # A request for logprobs compiles a kernel, which kills the engine on a host without a C++ compiler.
+        env["TORCHDYNAMO_DISABLE"] = "1"
     return dict(sorted({**env, **own}.items()))
