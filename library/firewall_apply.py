@@ -128,8 +128,16 @@ def main():
     source = ssh_source(os.environ, root / "proc", os.getpid())
     try:
         if given["state"] == "armed":
-            result = arm(root, run, given["rules"], given["ruleset"], rollback_s=given["rollback_s"], source=source,
-                         take_over=given["take_over"], check_mode=module.check_mode)
+            result = arm(
+                root,
+                run,
+                given["rules"],
+                given["ruleset"],
+                rollback_s=given["rollback_s"],
+                source=source,
+                take_over=given["take_over"],
+                check_mode=module.check_mode,
+            )
         else:
             result = confirm(root, run, given["rules"], given["ruleset"], module.check_mode)
     except FirewallError as exc:

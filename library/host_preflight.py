@@ -139,8 +139,15 @@ from pathlib import Path
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.rackserve.preflight.checks import check_host
 
-LISTS = {"ports": "dict", "disk": "dict", "models": "dict", "secret_files": "dict", "limits": "dict",
-         "units": "str", "take_over": "str"}
+LISTS = {
+    "ports": "dict",
+    "disk": "dict",
+    "models": "dict",
+    "secret_files": "dict",
+    "limits": "dict",
+    "units": "str",
+    "take_over": "str",
+}
 
 
 def main():

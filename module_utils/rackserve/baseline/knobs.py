@@ -39,8 +39,9 @@ def merge_knobs(*layers: Mapping[str, Any]) -> dict[str, str]:
 
 def knob_items(knobs: Mapping[str, str]) -> list[dict[str, str]]:
     """Return the `knob` items of the desired-state document: {id, kind, path, value}."""
-    return [{"id": f"sysctl-{key}", "kind": "knob", "path": proc_path(key), "value": value}
-            for key, value in knobs.items()]
+    return [
+        {"id": f"sysctl-{key}", "kind": "knob", "path": proc_path(key), "value": value} for key, value in knobs.items()
+    ]
 
 
 def sysctl_text(knobs: Mapping[str, str], only: Iterable[str] | None = None) -> str:

@@ -68,9 +68,14 @@ def _sysctl_finding(where: str, key: str, value: str, ours: str, take_over: Sequ
     why = f"it sets {key} = {value}, rackserve wants {ours}"
     if f"sysctl:{key}" in take_over:
         return finding("note", "sysctl-conflict", where, why, f"taken over (take_over: sysctl:{key})")
-    return finding("error", "sysctl-conflict", where, why,
-                   f"remove it there, set host_baseline_knobs_override: {{{key}: null}}, or add 'sysctl:{key}' "
-                   "to cluster.take_over")
+    return finding(
+        "error",
+        "sysctl-conflict",
+        where,
+        why,
+        f"remove it there, set host_baseline_knobs_override: {{{key}: null}}, or add 'sysctl:{key}' "
+        "to cluster.take_over",
+    )
 
 
 def _limit_lines(text: str) -> list[tuple[str, str, str, str]]:
@@ -95,8 +100,13 @@ def limits_conflicts(root: Path, limits: Sequence[Mapping[str, str]], take_over:
             if ours is None or ours == value:
                 continue
             taken = f"limits:{domain}:{item}" in take_over
-            found.append(finding(
-                "note" if taken else "error", "limits-conflict", f"/{path.relative_to(root)}",
-                f"it sets {domain} {kind} {item} {value}, rackserve wants {ours}",
-                "taken over" if taken else f"remove it there, or add 'limits:{domain}:{item}' to cluster.take_over"))
+            found.append(
+                finding(
+                    "note" if taken else "error",
+                    "limits-conflict",
+                    f"/{path.relative_to(root)}",
+                    f"it sets {domain} {kind} {item} {value}, rackserve wants {ours}",
+                    "taken over" if taken else f"remove it there, or add 'limits:{domain}:{item}' to cluster.take_over",
+                )
+            )
     return found

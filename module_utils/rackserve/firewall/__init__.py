@@ -7,5 +7,15 @@ from .connection import fresh_ssh_argv
 from .foreign import foreign_tables
 from .rules import FirewallError, admits, build_rules
 
-__all__ = ["Armed", "FirewallError", "admits", "arm", "build_rules", "confirm", "foreign_tables", "fresh_ssh_argv",
-           "live_digest", "ssh_source"]
+__all__ = [
+    "Armed",
+    "FirewallError",
+    "admits",
+    "arm",
+    "build_rules",
+    "confirm",
+    "foreign_tables",
+    "fresh_ssh_argv",
+    "live_digest",
+    "ssh_source",
+]

@@ -141,9 +141,11 @@ def _heal(root: Path, run: Run) -> None:
 
 def _settled(root: Path, run: Run, ruleset: str) -> bool:
     wanted = sha256(ruleset.encode()).hexdigest()
-    return (_read(_under(root, BOOT_FILE)) == ruleset
-            and _read(_under(root, LOADED_FILE)).strip() == wanted
-            and live_digest(run) == text_digest(ruleset))
+    return (
+        _read(_under(root, BOOT_FILE)) == ruleset
+        and _read(_under(root, LOADED_FILE)).strip() == wanted
+        and live_digest(run) == text_digest(ruleset)
+    )
 
 
 def _check_syntax(root: Path, run: Run, ruleset: str, check_mode: bool) -> Path:
@@ -182,8 +184,15 @@ def arm(
     result = Armed(before=_read(_under(root, BOOT_FILE)), after=ruleset)
     if check_mode and run(["nft", "-v"])[0] == MISSING:
         result.changed = True
-        result.findings = [finding("warning", "firewall-no-nft", "package nftables", "it is not installed",
-                                   "a run without check mode installs it; the rules could not be checked")]
+        result.findings = [
+            finding(
+                "warning",
+                "firewall-no-nft",
+                "package nftables",
+                "it is not installed",
+                "a run without check mode installs it; the rules could not be checked",
+            )
+        ]
         return result
     result.findings = foreign_tables(run, built["flows"], take_over)
     blocking = [f for f in result.findings if f["severity"] == "error"]
@@ -212,9 +221,21 @@ def _load(root: Path, run: Run, candidate: Path, rollback_s: int) -> None:
     saved = _under(root, WORK_DIR) / "rollback.nft"
     _write(saved, EMPTY + (listed if code == 0 else ""), 0o600)
     _must(run, ["nft", "-c", "-f", str(saved)], "the way back cannot be loaded, nothing was changed")
-    _must(run, ["systemd-run", "--quiet", "--collect", f"--unit={ROLLBACK_UNIT}", f"--on-active={rollback_s}",
-                "--timer-property=AccuracySec=100ms", "nft", "-f", str(saved)],
-          "no rollback can be armed, nothing was changed")
+    _must(
+        run,
+        [
+            "systemd-run",
+            "--quiet",
+            "--collect",
+            f"--unit={ROLLBACK_UNIT}",
+            f"--on-active={rollback_s}",
+            "--timer-property=AccuracySec=100ms",
+            "nft",
+            "-f",
+            str(saved),
+        ],
+        "no rollback can be armed, nothing was changed",
+    )
     _must(run, ["nft", "-f", str(candidate)], f"loading failed; the rollback restores the old rules in {rollback_s} s")
 
 
@@ -229,8 +250,10 @@ def confirm(root: Path, run: Run, built: Mapping[str, Any], ruleset: str, check_
     if check_mode:
         return result
     if rollback_waits(run):
-        raise FirewallError("the rollback is still armed: nobody proved over a new connection that SSH works; "
-                            "the host restores its old rules by itself")
+        raise FirewallError(
+            "the rollback is still armed: nobody proved over a new connection that SSH works; "
+            "the host restores its old rules by itself"
+        )
     if live_digest(run) != built["digest"]:
         raise FirewallError("the loaded table is not the candidate: the rollback fired first; run the play again")
     if result.changed:
@@ -243,8 +266,15 @@ def confirm(root: Path, run: Run, built: Mapping[str, Any], ruleset: str, check_
 def summary(result: Armed) -> dict[str, Any]:
     """Return the result as the module's plain return values, with a diff."""
     return {
-        "changed": result.changed, "armed": result.armed, "confirmed": result.confirmed, "healed": result.healed,
+        "changed": result.changed,
+        "armed": result.armed,
+        "confirmed": result.confirmed,
+        "healed": result.healed,
         "findings": result.findings,
-        "diff": {"before_header": BOOT_FILE, "after_header": BOOT_FILE,
-                 "before": result.before if result.changed else result.after, "after": result.after},
+        "diff": {
+            "before_header": BOOT_FILE,
+            "after_header": BOOT_FILE,
+            "before": result.before if result.changed else result.after,
+            "after": result.after,
+        },
     }

@@ -8,8 +8,20 @@ from typing import Any
 
 from .rules import FirewallError
 
-FRESH = ("-o", "ControlPath=none", "-o", "ControlMaster=no", "-o", "BatchMode=yes", "-o", "ConnectTimeout=5",
-         "-o", "ServerAliveInterval=2", "-o", "ServerAliveCountMax=2")
+FRESH = (
+    "-o",
+    "ControlPath=none",
+    "-o",
+    "ControlMaster=no",
+    "-o",
+    "BatchMode=yes",
+    "-o",
+    "ConnectTimeout=5",
+    "-o",
+    "ServerAliveInterval=2",
+    "-o",
+    "ServerAliveCountMax=2",
+)
 
 
 def fresh_ssh_argv(connection: Mapping[str, Any], command: list[str]) -> list[str]:

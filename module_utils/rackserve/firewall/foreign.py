@@ -48,7 +48,8 @@ def _match_passes(match: dict[str, Any], flow: Flow) -> bool:
     payload, meta = left.get("payload", {}), left.get("meta", {})
     if payload.get("field") == "dport":
         return payload.get("protocol") in (flow["proto"], "th") and all(
-            _within(right, port) for port in (flow["low"], flow["high"]))
+            _within(right, port) for port in (flow["low"], flow["high"])
+        )
     if payload.get("field") == "saddr":
         return _covers(right, flow["sources"])
     if meta.get("key") in ("l4proto", "nfproto"):
@@ -81,8 +82,13 @@ def _judge(family: str, table: str, rules: list[dict[str, Any]], flows: Sequence
     why = f"it closes input by default and no rule seen in it admits {ports}"
     if vouched:
         return finding("warning", _CODE, where, why, f"the site vouches for it (take_over: {name!r})")
-    return finding("error", _CODE, where, why,
-                   f"admit these ports there, or name {name!r} in cluster.take_over when it does so by other means")
+    return finding(
+        "error",
+        _CODE,
+        where,
+        why,
+        f"admit these ports there, or name {name!r} in cluster.take_over when it does so by other means",
+    )
 
 
 def foreign_tables(run: Run, flows: Sequence[Flow], take_over: Sequence[str] = ()) -> list[Finding]:
@@ -110,6 +116,13 @@ def foreign_tables(run: Run, flows: Sequence[Flow], take_over: Sequence[str] = (
             table = [r for r in rules if (r["family"], r["table"]) == key]
             found.append(_judge(*key, table, flows, f"nftables:{key[0]} {key[1]}" in take_over))
         else:
-            found.append(finding("note", _CODE, f"nftables table {key[0]} {key[1]}",
-                                 "it filters input and lets the rest pass", "none"))
+            found.append(
+                finding(
+                    "note",
+                    _CODE,
+                    f"nftables table {key[0]} {key[1]}",
+                    "it filters input and lets the rest pass",
+                    "none",
+                )
+            )
     return found

@@ -59,8 +59,13 @@ def _flow(entry: Mapping[str, Any], names: Mapping[str, str]) -> Flow:
         sources = ["0.0.0.0/0", "::/0"]
     if isinstance(sources, str):
         raise FirewallError(f"flow {name}: sources is a string; write a list")
-    return {"name": name, "proto": proto, "low": low, "high": high,
-            "sources": _collapse(network(names.get(str(s), s)) for s in sources)}
+    return {
+        "name": name,
+        "proto": proto,
+        "low": low,
+        "high": high,
+        "sources": _collapse(network(names.get(str(s), s)) for s in sources),
+    }
 
 
 def merge_flows(entries: Iterable[Mapping[str, Any]], peers: Iterable[Mapping[str, Any]] = ()) -> list[Flow]:
@@ -130,8 +135,11 @@ def _pinned(interface: str, peers: Sequence[Mapping[str, Any]]) -> list[str]:
         raise FirewallError(f"cannot pin peers to interface {interface!r}: no such name is possible")
     addresses = _collapse(network(p["address"]) for p in peers)
     families = (("ip", [a for a in addresses if ":" not in a]), ("ip6", [a for a in addresses if ":" in a]))
-    return [f'iifname != "{interface}" {family} saddr {_set(sources)} counter drop comment "peer, wrong interface"'
-            for family, sources in families if sources]
+    return [
+        f'iifname != "{interface}" {family} saddr {_set(sources)} counter drop comment "peer, wrong interface"'
+        for family, sources in families
+        if sources
+    ]
 
 
 def build_rules(
@@ -155,8 +163,9 @@ def build_rules(
         raise FirewallError(f"firewall mode {mode!r} is none of {', '.join(MODES)}")
     ports = [int(p) for p in ssh_ports]
     flows = merge_flows(inbound, peers)
-    guarded = [p for p in ports if mode == "strict"
-               or any(f["proto"] == "tcp" and f["low"] <= p <= f["high"] for f in flows)]
+    guarded = [
+        p for p in ports if mode == "strict" or any(f["proto"] == "tcp" and f["low"] <= p <= f["high"] for f in flows)
+    ]
     if guarded and not management_cidrs:
         raise FirewallError("management_cidrs is empty and the rules filter SSH; name the networks operators come from")
     management = [{"name": "ssh-management", "port": p, "sources": list(management_cidrs)} for p in guarded]

@@ -25,7 +25,7 @@ def firewall_lost(root: Path, run: Run) -> bool:
     text = host.read(host.at(root, BOOT_FILE))
     if not text or host.read(host.at(root, LOADED_FILE)).strip() != sha256(text.encode()).hexdigest():
         return False
-    wanted = [line.strip() for line in text.splitlines() if "comment \"rackserve sha256:" in line]
+    wanted = [line.strip() for line in text.splitlines() if 'comment "rackserve sha256:' in line]
     code, out, _ = run(["nft", "-t", "list", "table", "inet", "rackserve"])
     return code != 0 or not all(line in out for line in wanted[:1])
 
@@ -62,6 +62,13 @@ def check_host(root: Path, run: Run, given: Mapping[str, Any]) -> dict[str, Any]
     drift_roles = []
     if firewall_lost(root, run):
         drift_roles.append("firewall")
-        findings.append(finding("warning", "firewall-lost", "table inet rackserve",
-                                "the confirmed rules are no longer loaded", "the role firewall loads them again"))
+        findings.append(
+            finding(
+                "warning",
+                "firewall-lost",
+                "table inet rackserve",
+                "the confirmed rules are no longer loaded",
+                "the role firewall loads them again",
+            )
+        )
     return {"findings": findings, "drift_roles": drift_roles}

@@ -36,26 +36,64 @@ def check_platform(root: Path, supported: Mapping[str, Sequence[str]], uid: int)
     found = []
     if version not in [str(v) for v in supported.get(name, [])]:
         known = "; ".join(f"{os_name} {', '.join(map(str, versions))}" for os_name, versions in supported.items())
-        found.append(finding("error", "os-unsupported", "/etc/os-release", f"this is {name} {version}",
-                             f"install one of: {known}"))
+        found.append(
+            finding(
+                "error", "os-unsupported", "/etc/os-release", f"this is {name} {version}", f"install one of: {known}"
+            )
+        )
     if sys.version_info[:2] < OLDEST_PYTHON:
-        found.append(finding("error", "python-too-old", sys.executable, f"Python {sys.version.split()[0]} runs here",
-                             "set ansible_python_interpreter to Python 3.9 or newer"))
+        found.append(
+            finding(
+                "error",
+                "python-too-old",
+                sys.executable,
+                f"Python {sys.version.split()[0]} runs here",
+                "set ansible_python_interpreter to Python 3.9 or newer",
+            )
+        )
     first = read(at(root, "/proc/1/comm")).strip()
     if first != "systemd" or not at(root, "/run/systemd/system").is_dir():
-        found.append(finding("error", "no-systemd", "/proc/1/comm", f"process 1 is {first or 'unknown'}, not systemd",
-                             "boot the host with systemd; containers without it cannot be served"))
+        found.append(
+            finding(
+                "error",
+                "no-systemd",
+                "/proc/1/comm",
+                f"process 1 is {first or 'unknown'}, not systemd",
+                "boot the host with systemd; containers without it cannot be served",
+            )
+        )
     if uid != 0:
-        found.append(finding("error", "not-root", "become", f"the module runs as uid {uid}",
-                             "set ansible_become: true for a user who may use sudo, or connect as root"))
+        found.append(
+            finding(
+                "error",
+                "not-root",
+                "become",
+                f"the module runs as uid {uid}",
+                "set ansible_become: true for a user who may use sudo, or connect as root",
+            )
+        )
     mounts = [line.split() for line in read(at(root, "/proc/self/mounts")).splitlines()]
     kinds = {words[2] for words in mounts if words[3:] and words[1].startswith("/sys/fs/cgroup")}
     if not kinds & {"cgroup", "cgroup2"}:
-        found.append(finding("error", "no-cgroup", "/sys/fs/cgroup", "no cgroup hierarchy is mounted",
-                             "boot with cgroups; systemd needs them to stop a service as a whole"))
+        found.append(
+            finding(
+                "error",
+                "no-cgroup",
+                "/sys/fs/cgroup",
+                "no cgroup hierarchy is mounted",
+                "boot with cgroups; systemd needs them to stop a service as a whole",
+            )
+        )
     elif "cgroup" in kinds:
-        found.append(finding("note", "cgroup-v1", "/sys/fs/cgroup", "cgroup v1 is in use",
-                             "boot with systemd.unified_cgroup_hierarchy=1 when the host is rebuilt"))
+        found.append(
+            finding(
+                "note",
+                "cgroup-v1",
+                "/sys/fs/cgroup",
+                "cgroup v1 is in use",
+                "boot with systemd.unified_cgroup_hierarchy=1 when the host is rebuilt",
+            )
+        )
     return found
 
 
@@ -79,9 +117,17 @@ def check_disk(root: Path, needs: Sequence[Mapping[str, Any]]) -> list[Finding]:
         device = place.stat().st_dev
         _, total_mib, paths = sums.get(device, (0, 0, []))
         sums[device] = (free_mib, total_mib + int(need["needed_mib"]), [*paths, str(need["path"])])
-    return [finding("error", "disk-full", ", ".join(paths), f"{free_mib} MiB are free, {needed_mib} MiB are needed",
-                    "free space there, or mount a larger filesystem")
-            for free_mib, needed_mib, paths in sums.values() if free_mib < needed_mib]
+    return [
+        finding(
+            "error",
+            "disk-full",
+            ", ".join(paths),
+            f"{free_mib} MiB are free, {needed_mib} MiB are needed",
+            "free space there, or mount a larger filesystem",
+        )
+        for free_mib, needed_mib, paths in sums.values()
+        if free_mib < needed_mib
+    ]
 
 
 def check_memory(root: Path, floor_mib: int, swap: str) -> list[Finding]:
@@ -90,13 +136,26 @@ def check_memory(root: Path, floor_mib: int, swap: str) -> list[Finding]:
     totals = [line.split() for line in read(at(root, "/proc/meminfo")).splitlines() if line.startswith("MemTotal:")]
     total_mib = int(totals[0][1]) >> 10 if totals else 0
     if total_mib < floor_mib:
-        found.append(finding("error", "memory-small", "/proc/meminfo", f"{total_mib} MiB of memory, {floor_mib} needed",
-                             "add memory, or lower preflight_memory_floor_mib for a host you know"))
+        found.append(
+            finding(
+                "error",
+                "memory-small",
+                "/proc/meminfo",
+                f"{total_mib} MiB of memory, {floor_mib} needed",
+                "add memory, or lower preflight_memory_floor_mib for a host you know",
+            )
+        )
     swaps = [line.split()[0] for line in read(at(root, "/proc/swaps")).splitlines()[1:] if line.strip()]
     if swaps and swap != "ignore":
-        found.append(finding("warning", "swap-on", ", ".join(swaps),
-                             "swap is in use; a paged-out engine stalls its group",
-                             'turn it off, or set host_baseline_swap: "off"'))
+        found.append(
+            finding(
+                "warning",
+                "swap-on",
+                ", ".join(swaps),
+                "swap is in use; a paged-out engine stalls its group",
+                'turn it off, or set host_baseline_swap: "off"',
+            )
+        )
     return found
 
 
@@ -108,8 +167,15 @@ def check_clock(now_s: float, controller_s: float, tolerance_s: float) -> list[F
     offset_s = now_s - controller_s
     if abs(offset_s) <= tolerance_s:
         return []
-    return [finding("error", "clock-off", "clock", f"it differs from the controller's by {offset_s:+.1f} s "
-                    f"({tolerance_s:g} s allowed)", "let chrony or timesyncd set it (host_baseline_ntp_servers)")]
+    return [
+        finding(
+            "error",
+            "clock-off",
+            "clock",
+            f"it differs from the controller's by {offset_s:+.1f} s ({tolerance_s:g} s allowed)",
+            "let chrony or timesyncd set it (host_baseline_ntp_servers)",
+        )
+    ]
 
 
 def check_user(root: Path, user: str, uid: int) -> list[Finding]:
@@ -117,8 +183,15 @@ def check_user(root: Path, user: str, uid: int) -> list[Finding]:
     for line in read(at(root, "/etc/passwd")).splitlines():
         words = line.split(":")
         if words[3:] and words[2].isdigit() and (words[0] == user) != (int(words[2]) == uid):
-            return [finding("error", "uid-taken", "/etc/passwd", f"user {words[0]} has uid {words[2]}, while {user} "
-                            f"must have {uid}", f"give {words[0]} another uid, or remove that user")]
+            return [
+                finding(
+                    "error",
+                    "uid-taken",
+                    "/etc/passwd",
+                    f"user {words[0]} has uid {words[2]}, while {user} must have {uid}",
+                    f"give {words[0]} another uid, or remove that user",
+                )
+            ]
     return []
 
 
@@ -134,15 +207,29 @@ def check_models(root: Path, models: Sequence[Mapping[str, Any]], uid: int, gid:
         path = at(root, str(model["path"]))
         where = str(model["path"])
         if not path.is_dir():
-            found.append(finding("error", "model-missing", where, f"model {model['name']} is said to be present, but "
-                                 "this directory is not there", "mount or copy it, or set model.source to controller"))
+            found.append(
+                finding(
+                    "error",
+                    "model-missing",
+                    where,
+                    f"model {model['name']} is said to be present, but this directory is not there",
+                    "mount or copy it, or set model.source to controller",
+                )
+            )
             continue
         chain = [path, *[p for p in path.parents if p == root or root in p.parents]]
         for place in chain:
             if uid and not _allows(place.stat(), uid, gid, 5 if place == path else 1):
                 what = f"uid {uid} may not {'read' if place == path else 'pass'} /{place.relative_to(root)}"
-                found.append(finding("error", "model-unreadable", where, what,
-                                     f"chmod o+{'rx' if place == path else 'x'} that directory"))
+                found.append(
+                    finding(
+                        "error",
+                        "model-unreadable",
+                        where,
+                        what,
+                        f"chmod o+{'rx' if place == path else 'x'} that directory",
+                    )
+                )
                 break
     return found
 
@@ -156,8 +243,15 @@ def check_secret_files(root: Path, files: Sequence[Mapping[str, Any]]) -> list[F
             continue
         mode = stat.S_IMODE(path.stat().st_mode)
         if mode & ~most:
-            found.append(finding("error", "secret-readable", str(entry["path"]), f"its mode is {mode:04o}, more open "
-                                 f"than {most:04o}", "close it and change the secret: others may have read it"))
+            found.append(
+                finding(
+                    "error",
+                    "secret-readable",
+                    str(entry["path"]),
+                    f"its mode is {mode:04o}, more open than {most:04o}",
+                    "close it and change the secret: others may have read it",
+                )
+            )
     return found
 
 
@@ -174,6 +268,12 @@ def check_release(root: Path, run: Run, release: Mapping[str, Any], units: Seque
     running = [line.split()[0] for line in out.splitlines() if line.split()]
     if not running:
         return []
-    return [finding("error", "release-differs", "/" + str(link.relative_to(root)),
-                    f"{', '.join(running)} runs on release {recorded}, the description says {release['id']}",
-                    "run playbooks/upgrade-release.yml, which drains host by host")]
+    return [
+        finding(
+            "error",
+            "release-differs",
+            "/" + str(link.relative_to(root)),
+            f"{', '.join(running)} runs on release {recorded}, the description says {release['id']}",
+            "run playbooks/upgrade-release.yml, which drains host by host",
+        )
+    ]

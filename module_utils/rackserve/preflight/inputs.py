@@ -27,6 +27,7 @@ def host_inputs(piece: Mapping[str, Any], release_mib: int) -> dict[str, Any]:
         if (model.get("source") or {}).get("kind") == "present":
             present.append({"name": model.get("name") or model.get("card") or model["path"], "path": model["path"]})
         elif model.get("bytes"):
-            disk.append({"path": model["path"], "needed_mib": int(model["bytes"]) >> 20,
-                         "unless": f"{model['path']}/READY"})
+            disk.append(
+                {"path": model["path"], "needed_mib": int(model["bytes"]) >> 20, "unless": f"{model['path']}/READY"}
+            )
     return {"ports": ports, "units": [i["unit"] for i in instances], "disk": disk, "models": present}

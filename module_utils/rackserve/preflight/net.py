@@ -20,10 +20,16 @@ def check_address(run: Run, interface: str, address: str) -> list[Finding]:
     """Check that `address` stands on `interface`; names where it stands instead."""
     code, out, err = run(["ip", "-j", "address", "show"])
     if code != 0:
-        return [finding("error", "no-ip-tool", "ip -j address show", (err or out).strip() or f"exit {code}",
-                        "install iproute2")]
-    places = {entry["ifname"]: [a["local"] for a in entry.get("addr_info", []) if "local" in a]
-              for entry in json.loads(out or "[]") if "ifname" in entry}
+        return [
+            finding(
+                "error", "no-ip-tool", "ip -j address show", (err or out).strip() or f"exit {code}", "install iproute2"
+            )
+        ]
+    places = {
+        entry["ifname"]: [a["local"] for a in entry.get("addr_info", []) if "local" in a]
+        for entry in json.loads(out or "[]")
+        if "ifname" in entry
+    }
     if address in places.get(interface, []):
         return []
     where = f"interface {interface}"
@@ -33,10 +39,18 @@ def check_address(run: Run, interface: str, address: str) -> list[Finding]:
         why = f"it carries {', '.join(places[interface]) or 'no address'}, not {address}"
     elsewhere = [name for name, addresses in places.items() if address in addresses]
     if elsewhere:
-        return [finding("error", "address-elsewhere", where, f"{address} stands on {elsewhere[0]} ({why})",
-                        f"set cluster.network.cluster_interface to {elsewhere[0]} or move the address")]
-    return [finding("error", "address-missing", where, why,
-                    "correct ansible_host or cluster.network.cluster_interface")]
+        return [
+            finding(
+                "error",
+                "address-elsewhere",
+                where,
+                f"{address} stands on {elsewhere[0]} ({why})",
+                f"set cluster.network.cluster_interface to {elsewhere[0]} or move the address",
+            )
+        ]
+    return [
+        finding("error", "address-missing", where, why, "correct ansible_host or cluster.network.cluster_interface")
+    ]
 
 
 def listeners(root: Path, ports: set[int]) -> dict[int, set[str]]:
@@ -93,7 +107,14 @@ def check_ports(root: Path, ports: Sequence[Mapping[str, Any]]) -> list[Finding]
             if unit not in units[port]:
                 who = f"process {pid} ({name})" + (f" of {unit}" if unit else "") if pid else "a process out of sight"
                 why = f"{who} listens on it, {', '.join(sorted(units[port]))} needs it"
-                found.append(finding("error", "port-taken", f"port {port}", why,
-                                     "stop that process, or choose another port in the description"))
+                found.append(
+                    finding(
+                        "error",
+                        "port-taken",
+                        f"port {port}",
+                        why,
+                        "stop that process, or choose another port in the description",
+                    )
+                )
                 break
     return found

@@ -42,8 +42,9 @@ def check_variables(
         else:
             near = difflib.get_close_matches(name, everything, 1, _NEAR_PREFIX)
             if near:
-                found.append(finding("warning", "variable-near", place, "nothing of ours reads it",
-                                     f"did you mean {near[0]}?"))
+                found.append(
+                    finding("warning", "variable-near", place, "nothing of ours reads it", f"did you mean {near[0]}?")
+                )
     return found
 
 
@@ -73,6 +74,13 @@ def check_secrets(plan: Any, available: Iterable[str]) -> list[Finding]:
     for name in sorted(needed_secrets(plan) - have):
         near = difflib.get_close_matches(name, have, 1, 0.7)
         hint = f"; did you mean {near[0]} to be it?" if near else ""
-        found.append(finding("error", "secret-missing", f"rackserve_secrets.{name}", "the plan needs it",
-                             f"add it to the site's vault file{hint}"))
+        found.append(
+            finding(
+                "error",
+                "secret-missing",
+                f"rackserve_secrets.{name}",
+                "the plan needs it",
+                f"add it to the site's vault file{hint}",
+            )
+        )
     return found

@@ -41,20 +41,25 @@ def test_text_and_items_say_the_same():
     assert sysctl_text(KNOBS).splitlines()[1:] == ["net.core.somaxconn = 4096", "vm.swappiness = 10"]
     assert sysctl_text(KNOBS, ["vm.swappiness", "vm.other"]).splitlines()[1:] == ["vm.swappiness = 10"]
     assert [(i["path"], i["value"]) for i in knob_items({**KNOBS, "net/ipv4/conf/bond0.7/rp_filter": "2"})] == [
-        ("/proc/sys/net/core/somaxconn", "4096"), ("/proc/sys/vm/swappiness", "10"),
-        ("/proc/sys/net/ipv4/conf/bond0.7/rp_filter", "2")]
+        ("/proc/sys/net/core/somaxconn", "4096"),
+        ("/proc/sys/vm/swappiness", "10"),
+        ("/proc/sys/net/ipv4/conf/bond0.7/rp_filter", "2"),
+    ]
 
 
-@pytest.mark.parametrize(("path", "expected"), [
-    ("etc/sysctl.d/10-site.conf", "error"),
-    ("etc/sysctl.d/99-site.conf", "error"),
-    ("run/sysctl.d/10-site.conf", "error"),
-    ("usr/lib/sysctl.d/99-vendor.conf", "error"),
-    ("usr/lib/sysctl.d/10-vendor.conf", None),
-    ("etc/sysctl.d/60-rackserve.conf", None),
-    ("etc/sysctl.d/99-zz-rackserve.conf", None),
-    ("etc/sysctl.d/README", None),
-])
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("etc/sysctl.d/10-site.conf", "error"),
+        ("etc/sysctl.d/99-site.conf", "error"),
+        ("run/sysctl.d/10-site.conf", "error"),
+        ("usr/lib/sysctl.d/99-vendor.conf", "error"),
+        ("usr/lib/sysctl.d/10-vendor.conf", None),
+        ("etc/sysctl.d/60-rackserve.conf", None),
+        ("etc/sysctl.d/99-zz-rackserve.conf", None),
+        ("etc/sysctl.d/README", None),
+    ],
+)
 def test_who_may_say_something_else(tmp_path, path, expected):
     put(tmp_path, path, "# note\n; note\nnonsense\n-vm/swappiness=60\nnet.core.somaxconn = 4096\n")
     found = sysctl_conflicts(tmp_path, KNOBS)
@@ -87,5 +92,6 @@ def test_limits_of_others(tmp_path):
     put(tmp_path, "etc/security/limits.d/a.conf", "* soft nofile 65536\n")
     assert severities(limits_conflicts(tmp_path, wanted)) == [("error", "/etc/security/limits.conf")]
     assert severities(limits_conflicts(tmp_path, wanted, ["limits:*:nofile"])) == [
-        ("note", "/etc/security/limits.conf")]
+        ("note", "/etc/security/limits.conf")
+    ]
     assert limits_conflicts(tmp_path, []) == []

@@ -33,8 +33,14 @@ class Host:
         self.timer, self.fired, self.calls, self.factor = None, threading.Event(), [], 1.0
 
     def nft(self, text):
-        done = subprocess.run([IP, "netns", "exec", self.name, "nft", "-f", "-"], input=text, text=True,
-                              capture_output=True, check=False, timeout=20)
+        done = subprocess.run(
+            [IP, "netns", "exec", self.name, "nft", "-f", "-"],
+            input=text,
+            text=True,
+            capture_output=True,
+            check=False,
+            timeout=20,
+        )
         assert done.returncode == 0, done.stderr
 
     def run(self, argv):
@@ -44,7 +50,7 @@ class Host:
         if argv[0] == "systemd-run":
             seconds = next(float(a.split("=")[1]) for a in argv if a.startswith("--on-active="))
             self.fired.clear()
-            self.timer = threading.Timer(seconds * self.factor, self._fire, [argv[argv.index("nft"):]])
+            self.timer = threading.Timer(seconds * self.factor, self._fire, [argv[argv.index("nft") :]])
             self.timer.start()
             return 0, "", ""
         if argv[:2] == ["systemctl", "stop"]:
@@ -65,10 +71,14 @@ class Host:
 
     def reaches(self, address, port, timeout_s=0.4):
         """Tell whether a connection from the other host to a listener here is answered."""
-        code = ("import socket,sys\ns=socket.create_connection((sys.argv[1],int(sys.argv[2])),float(sys.argv[3]))\n"
-                "sys.exit(0 if s.recv(2)==b'ok' else 3)")
-        return call(IP, "netns", "exec", self.peer, "python3", "-S", "-c", code, address, str(port),
-                    str(timeout_s))[0] == 0
+        code = (
+            "import socket,sys\ns=socket.create_connection((sys.argv[1],int(sys.argv[2])),float(sys.argv[3]))\n"
+            "sys.exit(0 if s.recv(2)==b'ok' else 3)"
+        )
+        return (
+            call(IP, "netns", "exec", self.peer, "python3", "-S", "-c", code, address, str(port), str(timeout_s))[0]
+            == 0
+        )
 
 
 LISTEN = """
@@ -86,21 +96,27 @@ def host():
     name = f"rsfw{os.getpid() % 10000}"
     one = Host(name)
     setup = [
-        f"{IP} netns add {name}", f"{IP} netns add {one.peer}",
+        f"{IP} netns add {name}",
+        f"{IP} netns add {one.peer}",
         f"{IP} link add {name}v netns {name} type veth peer name {name}w netns {one.peer}",
         f"{IP} -n {name} link set lo up",
-        f"{IP} -n {name} addr add 10.99.0.1/24 dev {name}v", f"{IP} -n {name} link set {name}v up",
+        f"{IP} -n {name} addr add 10.99.0.1/24 dev {name}v",
+        f"{IP} -n {name} link set {name}v up",
         f"{IP} -n {name} addr add fd99::1/64 dev {name}v nodad",
         f"{IP} -n {one.peer} addr add 10.99.0.2/24 dev {name}w",
-        f"{IP} -n {one.peer} addr add fd99::2/64 dev {name}w nodad", f"{IP} -n {one.peer} link set {name}w up",
+        f"{IP} -n {one.peer} addr add fd99::2/64 dev {name}w nodad",
+        f"{IP} -n {one.peer} link set {name}w up",
     ]
     listener = None
     try:
         for line in setup:
             code, _, err = call(*line.split())
             assert code == 0, f"{line}: {err}"
-        listener = subprocess.Popen([IP, "netns", "exec", name, "python3", "-S", "-c", LISTEN, "22", "8000", "8001"],
-                                    stdout=subprocess.PIPE, text=True)
+        listener = subprocess.Popen(
+            [IP, "netns", "exec", name, "python3", "-S", "-c", LISTEN, "22", "8000", "8001"],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         assert listener.stdout.readline() == "up\n"
         yield one
     finally:

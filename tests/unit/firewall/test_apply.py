@@ -10,8 +10,11 @@ from ansible.module_utils.testing import patch_module_args
 from firewall_host import render
 from rackserve.firewall import FirewallError, arm, build_rules, foreign_tables, fresh_ssh_argv, ssh_source
 
-BUILT = build_rules([{"name": "engine", "port": 8000, "sources": ["10.0.0.1"]},
-                     {"name": "ssh", "port": 22, "sources": []}], "owned_ports", ["10.9.0.0/24"])
+BUILT = build_rules(
+    [{"name": "engine", "port": 8000, "sources": ["10.0.0.1"]}, {"name": "ssh", "port": 22, "sources": []}],
+    "owned_ports",
+    ["10.9.0.0/24"],
+)
 TEXT = render(BUILT)
 
 
@@ -29,12 +32,15 @@ class Answers:
         return [c for c in self.calls if c[:2] == ["nft", "-f"]]
 
 
-@pytest.mark.parametrize(("text", "told"), [
-    (TEXT.replace("sha256:", "sha256:0", 1), "another digest"),
-    (TEXT + "flush ruleset\n", "alone is ours"),
-    (TEXT + "table ip filter {\n}\n", "alone is ours"),
-    (TEXT + "add rule ip filter input drop\n", "alone is ours"),
-])
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (TEXT.replace("sha256:", "sha256:0", 1), "another digest"),
+        (TEXT + "flush ruleset\n", "alone is ours"),
+        (TEXT + "table ip filter {\n}\n", "alone is ours"),
+        (TEXT + "add rule ip filter input drop\n", "alone is ours"),
+    ],
+)
 def test_a_text_that_is_not_ours_is_refused(tmp_path, text, told):
     host = Answers()
     with pytest.raises(FirewallError, match=told):
@@ -49,11 +55,14 @@ def test_shutting_out_the_controller_is_refused(tmp_path):
     assert host.calls == []
 
 
-@pytest.mark.parametrize(("answers", "told"), [
-    ({"nft_c": (1, "", "syntax error")}, "nothing was changed.*syntax error"),
-    ({"systemdrun_quiet": (1, "", "no bus")}, "no rollback can be armed"),
-    ({"nft_j": (1, "", "Operation not permitted")}, "run as root"),
-])
+@pytest.mark.parametrize(
+    ("answers", "told"),
+    [
+        ({"nft_c": (1, "", "syntax error")}, "nothing was changed.*syntax error"),
+        ({"systemdrun_quiet": (1, "", "no bus")}, "no rollback can be armed"),
+        ({"nft_j": (1, "", "Operation not permitted")}, "run as root"),
+    ],
+)
 def test_without_syntax_or_way_back_nothing_is_loaded(tmp_path, answers, told):
     host = Answers(**answers)
     with pytest.raises(FirewallError, match=told):
@@ -95,8 +104,17 @@ def test_the_source_is_found_behind_sudo(tmp_path):
 
 
 def test_a_new_connection_shares_nothing():
-    argv = fresh_ssh_argv({"host": "10.0.0.1", "port": "2222", "user": "ops", "private_key": "k", "become": True,
-                           "args": ["-o ControlPath=/x -o UserKnownHostsFile='a b'", ""]}, ["systemctl", "stop", "x"])
+    argv = fresh_ssh_argv(
+        {
+            "host": "10.0.0.1",
+            "port": "2222",
+            "user": "ops",
+            "private_key": "k",
+            "become": True,
+            "args": ["-o ControlPath=/x -o UserKnownHostsFile='a b'", ""],
+        },
+        ["systemctl", "stop", "x"],
+    )
     assert argv.index("ControlPath=none") < argv.index("ControlPath=/x")
     assert argv[-2:] == ["10.0.0.1", "sudo -n systemctl stop x"]
     assert argv[argv.index("-l") + 1] == "ops"
@@ -107,8 +125,17 @@ def test_a_new_connection_shares_nothing():
 
 
 def chain(**more):
-    return {"chain": {"family": "ip", "table": "filter", "name": "INPUT", "type": "filter", "hook": "input",
-                      "policy": "accept", **more}}
+    return {
+        "chain": {
+            "family": "ip",
+            "table": "filter",
+            "name": "INPUT",
+            "type": "filter",
+            "hook": "input",
+            "policy": "accept",
+            **more,
+        }
+    }
 
 
 def rule(*expr):
@@ -132,22 +159,30 @@ STATE = {"match": {"op": "in", "left": {"ct": {"key": "state"}}, "right": ["esta
 FLOWS = [f for f in BUILT["flows"] if f["low"] == 8000]
 
 
-@pytest.mark.parametrize(("entries", "severity"), [
-    ([chain(), rule(dport(9), {"drop": None})], "note"),
-    ([chain(policy="drop")], "error"),
-    ([chain(), rule(STATE, ACCEPT), rule({"counter": {}}, REJECT)], "error"),
-    ([chain(policy="drop"), rule(dport(8000), ACCEPT)], "note"),
-    ([chain(policy="drop"), rule(dport({"set": [22, {"range": [7000, 9000]}]}), ACCEPT)], "note"),
-    ([chain(policy="drop"), rule(dport(8000, "!="), ACCEPT)], "error"),
-    ([chain(policy="drop"), rule(dport(8000), saddr({"prefix": {"addr": "10.0.0.0", "len": 8}}), ACCEPT)], "note"),
-    ([chain(policy="drop"), rule(dport(8000), saddr("10.0.0.2"), ACCEPT)], "error"),
-    ([chain(policy="drop"), rule(saddr("@trusted"), ACCEPT)], "error"),
-    ([chain(policy="drop"), rule(meta("iifname", "lo"), ACCEPT)], "error"),
-    ([chain(policy="drop"), rule(meta("iifname", "bond0"), meta("l4proto", "tcp"), ACCEPT)], "note"),
-    ([chain(policy="drop"), rule({"xt": None}, ACCEPT)], "error"),
-    ([chain(policy="drop"), rule(dport(8000), {"match": {"op": "in", "left": {"ct": {"key": "state"}},
-                                                          "right": "new"}}, ACCEPT)], "note"),
-])
+@pytest.mark.parametrize(
+    ("entries", "severity"),
+    [
+        ([chain(), rule(dport(9), {"drop": None})], "note"),
+        ([chain(policy="drop")], "error"),
+        ([chain(), rule(STATE, ACCEPT), rule({"counter": {}}, REJECT)], "error"),
+        ([chain(policy="drop"), rule(dport(8000), ACCEPT)], "note"),
+        ([chain(policy="drop"), rule(dport({"set": [22, {"range": [7000, 9000]}]}), ACCEPT)], "note"),
+        ([chain(policy="drop"), rule(dport(8000, "!="), ACCEPT)], "error"),
+        ([chain(policy="drop"), rule(dport(8000), saddr({"prefix": {"addr": "10.0.0.0", "len": 8}}), ACCEPT)], "note"),
+        ([chain(policy="drop"), rule(dport(8000), saddr("10.0.0.2"), ACCEPT)], "error"),
+        ([chain(policy="drop"), rule(saddr("@trusted"), ACCEPT)], "error"),
+        ([chain(policy="drop"), rule(meta("iifname", "lo"), ACCEPT)], "error"),
+        ([chain(policy="drop"), rule(meta("iifname", "bond0"), meta("l4proto", "tcp"), ACCEPT)], "note"),
+        ([chain(policy="drop"), rule({"xt": None}, ACCEPT)], "error"),
+        (
+            [
+                chain(policy="drop"),
+                rule(dport(8000), {"match": {"op": "in", "left": {"ct": {"key": "state"}}, "right": "new"}}, ACCEPT),
+            ],
+            "note",
+        ),
+    ],
+)
 def test_foreign_tables_are_judged(entries, severity):
     host = Answers(nft_j=(0, json.dumps({"nftables": entries}), ""))
     assert [f["severity"] for f in foreign_tables(host, FLOWS)] == [severity]

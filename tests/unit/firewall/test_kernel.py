@@ -46,8 +46,10 @@ def test_a_foreign_table_stays_byte_for_byte_and_a_blocking_one_stops_the_run(ho
     before = host.run(["nft", "list", "table", "ip", "site"])[1]
     load(host, tmp_path, built_for(engine("10.99.0.2")))
     assert host.run(["nft", "list", "table", "ip", "site"])[1] == before
-    host.nft("table inet other {\nchain in {\ntype filter hook input priority 5; policy drop;\n"
-             "tcp dport { 22, 80-90 } accept\n}\n}\n")
+    host.nft(
+        "table inet other {\nchain in {\ntype filter hook input priority 5; policy drop;\n"
+        "tcp dport { 22, 80-90 } accept\n}\n}\n"
+    )
     with pytest.raises(FirewallError, match=r"inet other.*tcp/8000"):
         load(host, tmp_path, built_for(engine("10.99.0.9")))
     vouched = foreign_tables(host.run, built_for(engine("10.99.0.9"))["flows"], ["nftables:inet other"])

@@ -16,8 +16,12 @@ ROLE = Path(__file__).resolve().parents[3] / "roles/firewall"
 
 def test_filters_pass_options_and_turn_errors_into_theirs():
     given = filters.FilterModule().filters()
-    built = given["firewall_rules"]([{"name": "x", "port": 8000, "sources": ["10.0.0.1"]}], mode="owned_ports",
-                                    management_cidrs=[], ssh_ports=["22"])
+    built = given["firewall_rules"](
+        [{"name": "x", "port": 8000, "sources": ["10.0.0.1"]}],
+        mode="owned_ports",
+        management_cidrs=[],
+        ssh_ports=["22"],
+    )
     assert built["flows"][0]["low"] == 8000
     with pytest.raises(AnsibleFilterError, match="firewall: flow"):
         given["firewall_rules"]([{"name": "x", "port": "y"}], mode="owned_ports", management_cidrs=[])

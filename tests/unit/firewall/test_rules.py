@@ -47,36 +47,49 @@ def test_filtering_ssh_without_any_management_network_is_refused():
 def test_strict_lets_the_network_itself_work_and_admits_storage():
     built = build([], mode="strict", exempt=[{"name": "lustre", "port": 988, "proto": "tcp"}])
     text = "\n".join(built["rules"])
-    for needed in ("icmp, ipv6-icmp", "udp sport 67", "udp sport 547", "tcp dport 988 meta nfproto ipv6 accept",
-                   "tcp dport 22 ip saddr 10.9.0.0/24 accept"):
+    for needed in (
+        "icmp, ipv6-icmp",
+        "udp sport 67",
+        "udp sport 547",
+        "tcp dport 988 meta nfproto ipv6 accept",
+        "tcp dport 22 ip saddr 10.9.0.0/24 accept",
+    ):
         assert needed in text
     assert built["policy"] == "drop"
     assert not admits(built["flows"], "strict", "10.0.0.1", 8000)
 
 
 def test_the_same_port_of_two_flows_is_one_rule_with_collapsed_sources():
-    built = build([{"name": "a", "port": 9000, "sources": ["10.0.0.0/25"]},
-                   {"name": "b", "port": 9000, "sources": ["10.0.0.128/25", "10.0.0.5"]},
-                   {"name": "a", "port": 9000, "sources": []}])
+    built = build(
+        [
+            {"name": "a", "port": 9000, "sources": ["10.0.0.0/25"]},
+            {"name": "b", "port": 9000, "sources": ["10.0.0.128/25", "10.0.0.5"]},
+            {"name": "a", "port": 9000, "sources": []},
+        ]
+    )
     assert [(f["name"], f["sources"]) for f in built["flows"]] == [("a+b", ["10.0.0.0/24"])]
 
 
 def test_ranges_and_pinned_peers():
-    built = build([{"name": "ray", "port": "20000-20199", "sources": ["10.0.0.0/24"]}], peers=PEERS,
-                  pin_interface="bond0")
+    built = build(
+        [{"name": "ray", "port": "20000-20199", "sources": ["10.0.0.0/24"]}], peers=PEERS, pin_interface="bond0"
+    )
     assert 'iifname != "bond0" ip saddr 10.0.0.11/32 counter drop comment "peer, wrong interface"' in built["rules"]
     assert "tcp dport 20000-20199 counter drop" in built["rules"]
 
 
-@pytest.mark.parametrize(("flow", "told"), [
-    ({"name": 'x" drop', "port": 1}, "characters"),
-    ({"name": "x", "port": 0}, "outside"),
-    ({"name": "x", "port": "9-3"}, "outside"),
-    ({"name": "x", "port": "http"}, "no port"),
-    ({"name": "x", "port": 5, "proto": "sctp"}, "neither"),
-    ({"name": "x", "port": 5, "sources": ["nobody"]}, "no address"),
-    ({"name": "x", "port": 5, "sources": "10.0.0.1"}, "write a list"),
-])
+@pytest.mark.parametrize(
+    ("flow", "told"),
+    [
+        ({"name": 'x" drop', "port": 1}, "characters"),
+        ({"name": "x", "port": 0}, "outside"),
+        ({"name": "x", "port": "9-3"}, "outside"),
+        ({"name": "x", "port": "http"}, "no port"),
+        ({"name": "x", "port": 5, "proto": "sctp"}, "neither"),
+        ({"name": "x", "port": 5, "sources": ["nobody"]}, "no address"),
+        ({"name": "x", "port": 5, "sources": "10.0.0.1"}, "write a list"),
+    ],
+)
 def test_what_cannot_be_meant_is_refused(flow, told):
     with pytest.raises(FirewallError, match=told):
         build([flow])

@@ -22,8 +22,7 @@ def test_known_names_and_other_peoples_names_pass():
 
 def test_a_slip_is_an_error_with_the_right_name():
     assert told(["vllm_nofiles"]) == [("error", "variable-unknown", "did you mean vllm_nofile?")]
-    assert told(["vllm_zzzzzzzzz"]) == [
-        ("error", "variable-unknown", "see roles/vllm/meta/argument_specs.yml")]
+    assert told(["vllm_zzzzzzzzz"]) == [("error", "variable-unknown", "see roles/vllm/meta/argument_specs.yml")]
     assert told(["host_baseline_knob"]) == [("error", "variable-unknown", "did you mean host_baseline_knobs?")]
 
 
@@ -64,11 +63,15 @@ def test_a_slice_becomes_questions():
         ],
     }
     asked = host_inputs(piece, 100)
-    assert asked["ports"] == [{"port": 8000, "unit": "vllm-a.service"},
-                              {"port": 8443, "unit": "rackserve-gateway.service"},
-                              {"port": 8404, "unit": "rackserve-gateway.service"}]
-    assert asked["disk"] == [{"path": "/opt/r", "needed_mib": 100, "unless": "/opt/r"},
-                             {"path": "/srv/copied", "needed_mib": 3, "unless": "/srv/copied/READY"}]
+    assert asked["ports"] == [
+        {"port": 8000, "unit": "vllm-a.service"},
+        {"port": 8443, "unit": "rackserve-gateway.service"},
+        {"port": 8404, "unit": "rackserve-gateway.service"},
+    ]
+    assert asked["disk"] == [
+        {"path": "/opt/r", "needed_mib": 100, "unless": "/opt/r"},
+        {"path": "/srv/copied", "needed_mib": 3, "unless": "/srv/copied/READY"},
+    ]
     assert asked["models"] == [{"name": "here", "path": "/srv/here"}]
     assert host_inputs({}, 100) == {"ports": [], "units": [], "disk": [], "models": []}
 
@@ -79,7 +82,7 @@ def roles(tmp_path):
         "vllm/defaults/main.yml": "---\nvllm_a: 1\n",
         "vllm/vars/main.yml": "---\nvllm_b: 1\n",
         "vllm/tasks/main.yml": "---\n- block:\n    - x: {loop_var: vllm_item}\n      register: vllm_seen\n"
-                               "    - ansible.builtin.set_fact: {vllm_fact: 1}\n",
+        "    - ansible.builtin.set_fact: {vllm_fact: 1}\n",
         "vllm/meta/argument_specs.yml": "---\nargument_specs: {main: {options: {vllm_c: {}}}, other: {}}\n",
         "empty/defaults/main.yml": "---\n",
     }.items():

@@ -93,8 +93,10 @@ def test_clock(now_s, found):
     assert codes(host.check_clock(now_s, 1000, 5)) == found
 
 
-@pytest.mark.parametrize(("user", "uid", "found"), [
-    ("vllm", 64100, []), ("vllm", 64101, ["uid-taken"]), ("other", 64100, ["uid-taken"]), ("new", 64200, [])])
+@pytest.mark.parametrize(
+    ("user", "uid", "found"),
+    [("vllm", 64100, []), ("vllm", 64101, ["uid-taken"]), ("other", 64100, ["uid-taken"]), ("new", 64200, [])],
+)
 def test_user(root, user, uid, found):
     assert codes(host.check_user(root, user, uid)) == found
 
@@ -144,17 +146,23 @@ def test_a_host_on_another_release_points_to_the_upgrade(root):
     assert host.check_release(root, run, {**release, "id": "old"}, ["vllm-a.service"]) == []
 
 
-ADDRESSES = json.dumps([
-    {"ifname": "lo", "addr_info": [{"local": "127.0.0.1"}, {}]},
-    {"ifname": "bond0", "addr_info": [{"local": "10.0.0.1"}]}])
+ADDRESSES = json.dumps(
+    [
+        {"ifname": "lo", "addr_info": [{"local": "127.0.0.1"}, {}]},
+        {"ifname": "bond0", "addr_info": [{"local": "10.0.0.1"}]},
+    ]
+)
 
 
-@pytest.mark.parametrize(("interface", "address", "code", "told"), [
-    ("bond0", "10.0.0.1", None, ""),
-    ("bond0", "127.0.0.1", "address-elsewhere", "stands on lo"),
-    ("eth9", "10.0.0.1", "address-elsewhere", "no such interface"),
-    ("bond0", "10.0.0.7", "address-missing", "carries 10.0.0.1, not 10.0.0.7"),
-])
+@pytest.mark.parametrize(
+    ("interface", "address", "code", "told"),
+    [
+        ("bond0", "10.0.0.1", None, ""),
+        ("bond0", "127.0.0.1", "address-elsewhere", "stands on lo"),
+        ("eth9", "10.0.0.1", "address-elsewhere", "no such interface"),
+        ("bond0", "10.0.0.7", "address-missing", "carries 10.0.0.1, not 10.0.0.7"),
+    ],
+)
 def test_the_address_stands_on_the_interface(interface, address, code, told):
     found = net.check_address(lambda _argv: (0, ADDRESSES, ""), interface, address)
     assert codes(found) == ([code] if code else [])
@@ -217,9 +225,17 @@ def test_everything_together_and_as_a_module(root, capsys):
     put(root, "etc/sysctl.d/9.conf", "vm.swappiness = 60\n")
     put(root, "etc/security/limits.conf", "* soft nofile 1\n")
     given = {
-        "supported_os": OS, "root": str(root), "controller_epoch_s": time.time() - 100, "interface": "none0",
-        "address": "192.0.2.1", "user": "vllm", "uid": 64100, "gid": 64100, "knobs": {"vm.swappiness": "10"},
-        "limits": [{"domain": "*", "type": "soft", "item": "nofile", "value": "9"}], "memory_floor_mib": 1,
+        "supported_os": OS,
+        "root": str(root),
+        "controller_epoch_s": time.time() - 100,
+        "interface": "none0",
+        "address": "192.0.2.1",
+        "user": "vllm",
+        "uid": 64100,
+        "gid": 64100,
+        "knobs": {"vm.swappiness": "10"},
+        "limits": [{"domain": "*", "type": "soft", "item": "nofile", "value": "9"}],
+        "memory_floor_mib": 1,
     }
     with patch_module_args(given), pytest.raises(SystemExit):
         host_preflight.main()
@@ -236,8 +252,14 @@ def test_findings_have_one_shape():
 
 
 def test_the_converged_case_is_cheap(root):
-    given = {"supported_os": OS, "ports": [{"port": 65001, "unit": "x"}], "knobs": {"vm.swappiness": "10"},
-             "user": "vllm", "uid": 64100, "disk": [{"path": "/opt", "needed_mib": 1}]}
+    given = {
+        "supported_os": OS,
+        "ports": [{"port": 65001, "unit": "x"}],
+        "knobs": {"vm.swappiness": "10"},
+        "user": "vllm",
+        "uid": 64100,
+        "disk": [{"path": "/opt", "needed_mib": 1}],
+    }
     started_s = time.process_time()
     for _ in range(10):
         checks.check_host(root, quiet, given)
