@@ -60,6 +60,13 @@ def converse(port: int, model: str, messages: list[dict[str, str]], max_tokens: 
     }
 
 
+def causes(log: Path) -> str:
+    """What the engine's log says went wrong first; its last lines where it names no error."""
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines()]
+    named = [line for line in lines if re.search(r"(Worker|EngineCore).*\w(Error|Compiler): ", line)]
+    return " | ".join(named[:3] or lines[-6:])
+
+
 def wait_ready(engine: subprocess.Popen[bytes], port: int, timeout_s: float, log: Path) -> float:
     """Seconds until /health answers 200. Exits with the log's last lines when the engine ends or time is up."""
     started = time.monotonic()
@@ -70,9 +77,8 @@ def wait_ready(engine: subprocess.Popen[bytes], port: int, timeout_s: float, log
         except (urllib.error.URLError, OSError):
             time.sleep(0.25)
     state = "is not ready" if engine.poll() is None else f"ended with {engine.poll()}"
-    tail = " | ".join(log.read_text(errors="replace").splitlines()[-6:])
     engine.kill()
-    sys.exit(f"the engine {state} after {time.monotonic() - started:.0f} s: {tail}")
+    sys.exit(f"the engine {state} after {time.monotonic() - started:.0f} s: {causes(log)}")
 
 
 def main() -> int:
@@ -90,12 +96,7 @@ def main() -> int:
                 asked = [job["prompts"][index % len(job["prompts"])] for index in range(job["concurrency"])]
                 batched = list(pool.map(lambda prompt: complete(*fixed, prompt, job["max_tokens"]), asked))
         except OSError as refused:
-            causes = [
-                line.strip()
-                for line in log.read_text(errors="replace").splitlines()
-                if re.search(r"(Worker|EngineCore).*\w(Error|Compiler): ", line)
-            ]
-            sys.exit(f"the engine did not answer: {refused}: {' | '.join(causes[:3]) or 'its log names no error'}")
+            sys.exit(f"the engine did not answer: {refused}: {causes(log)}")
         finally:
             engine.terminate()
             try:
