@@ -74,14 +74,21 @@ options:
     type: list
     elements: str
     default: []
+  report:
+    description: A JSON file to write the rows to, with O(report_head) above them; folders are made.
+    type: path
+  report_head:
+    description: What the report says beside the rows.
+    type: dict
+    default: {}
   report_only:
     description: Return failures in the result and do not fail.
     type: bool
     default: false
 attributes:
-  check_mode: {support: full, description: Only asks questions, so it does the same in check mode.}
-  diff_mode: {support: none, description: It changes nothing.}
-  idempotent: {support: full, description: It changes nothing.}
+  check_mode: {support: full, description: Only asks questions (and writes its report), so it does the same in check mode.}
+  diff_mode: {support: none, description: It changes nothing but its report.}
+  idempotent: {support: full, description: It changes nothing but its report.}
 """
 
 EXAMPLES = r"""
@@ -124,9 +131,10 @@ waited_s:
 """
 
 import subprocess
+from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.rackserve.completion.check import STOPPED, check, failure_line, read_targets, wait_until
+from ansible.module_utils.rackserve.completion.check import STOPPED, check, failure_line, read_targets, wait_until, write_report
 from ansible.module_utils.rackserve.completion.client import KINDS, Endpoint
 from ansible.module_utils.rackserve.completion.golden import GoldenError
 
@@ -155,6 +163,8 @@ def main() -> None:
             "wait_s": {"type": "float", "default": 0},
             "poll_s": {"type": "float", "default": 1},
             "units": {"type": "list", "elements": "str", "default": []},
+            "report": {"type": "path"},
+            "report_head": {"type": "dict", "default": {}},
             "report_only": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
@@ -174,6 +184,8 @@ def main() -> None:
     )
     line = failure_line(rows, url)
     result = {"changed": False, "rows": rows, "waited_s": round(waited_s, 3), "failed_line": line}
+    if given["report"]:
+        write_report(Path(given["report"]), {**given["report_head"], "passed": not line, "failed": line, "rows": rows})
     if line and not given["report_only"]:
         module.fail_json(msg=f"{line} ({gave_up})" if given["wait_s"] else line, **result)
     module.exit_json(**result)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Callable
 
 from .client import Answer, Ask, CompletionError, Endpoint, complete
@@ -116,6 +118,14 @@ def failure_line(rows: list[dict[str, Any]], where: str) -> str:
     """One line that names every server that is not proven; "" when all are."""
     bad = [f"{row['server'] or where} ({row['kind']}): {row['why']}" for row in rows if not row["ok"]]
     return f"{len(bad)} of {len(rows)} checks failed: " + "; ".join(bad) if bad else ""
+
+
+def write_report(path: Path, report: dict[str, Any]) -> None:
+    """Write a report as JSON, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(report, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    part.replace(path)
 
 
 def wait_until(

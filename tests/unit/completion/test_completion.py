@@ -7,10 +7,11 @@ import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
-from rackserve.completion.check import check, failure_line, read_targets, wait_until
+from rackserve.completion.check import check, failure_line, read_targets, wait_until, write_report
 from rackserve.completion.client import Answer, Ask, CompletionError, Endpoint, complete
 from rackserve.completion.golden import Case, GoldenError, differs, read_cases
 from rackserve.completion.table import HEADER, acceptance_table
@@ -214,28 +215,38 @@ def test_refusals_are_asked_again(stub: Stub) -> None:
 def test_waiting_ends_with_a_correct_answer(stub: Stub) -> None:
     stub.script = {"failures": [(503, b"{}")] * 2}
     targets = read_targets([], "m", GOLDEN, ["plain"])
-    rows, waited_s, gave_up = wait_until(lambda: check(stub.endpoint, targets), 5, 0.05, lambda: "active")
+    rows, waited_s, gave_up = wait_until(lambda: check(stub.endpoint, targets), 5, 0.05)
     assert rows[0]["ok"] and gave_up == "" and 0.1 <= waited_s < 3
 
 
 @pytest.mark.parametrize(
-    ("state", "match", "gave_up"),
+    ("stopped", "match", "gave_up"),
     [
-        ("failed", None, "the unit is failed"),
-        ("activating", None, "not correct within 0.1 s"),
-        ("active", False, "wrong"),
+        ("vllm-x.service: failed", None, "vllm-x.service: failed"),
+        ("", None, "not correct within 0.1 s"),
+        ("", False, "a wrong answer"),
+        ("vllm-x.service: failed", False, "a wrong answer"),
     ],
 )
-def test_waiting_gives_up_when_it_cannot_help(state: str, match: bool | None, gave_up: str) -> None:
+def test_waiting_gives_up_when_it_cannot_help(stopped: str, match: bool | None, gave_up: str) -> None:
     tries: list[int] = []
 
     def probe() -> list[dict[str, Any]]:
         tries.append(1)
         return [{"ok": False, "match": match}]
 
-    _, waited_s, why = wait_until(probe, 0.1, 0.04, lambda: state)
-    assert gave_up in why
-    assert (len(tries) > 1) == (state == "activating") and waited_s < 1
+    _, waited_s, why = wait_until(probe, 0.1, 0.04, lambda: stopped)
+    assert why == gave_up
+    assert (len(tries) > 1) == why.startswith("not correct") and waited_s < 1
+
+
+def test_an_engine_is_asked_directly_at_its_own_address(stub: Stub) -> None:
+    rows = [{"url": stub.endpoint.base_url, "model": "m", "golden": GOLDEN}, {"url": "http://127.0.0.1:9"}]
+    up, down = check(Endpoint("http://127.0.0.1:9"), read_targets(rows, "m", {}, ["plain"]))
+    assert (up["ok"], up["match"], up["server"]) == (True, True, stub.endpoint.base_url)
+    assert not down["ok"] and down["server"] == "http://127.0.0.1:9" and "refused" in down["why"]
+    assert "x-rackserve-server" not in stub.requests[0][1]
+    assert failure_line([up, down], "").startswith("1 of 2 checks failed: http://127.0.0.1:9 (plain): ")
 
 
 def test_the_table_names_engines_failures_and_a_stream(stub: Stub) -> None:
@@ -248,3 +259,10 @@ def test_the_table_names_engines_failures_and_a_stream(stub: Stub) -> None:
     assert lines[-2].startswith("be_m/r1 stream: answered by be_m/r0")
     assert lines[-1] == "streamed by be_m/r0: 'Paris'"
     assert len(acceptance_table([])) == 1
+
+
+def test_a_report_is_written_whole(tmp_path: Path) -> None:
+    target = tmp_path / "folder" / "lab.json"
+    write_report(target, {"passed": True, "rows": []})
+    assert json.loads(target.read_text()) == {"passed": True, "rows": []}
+    assert [entry.name for entry in target.parent.iterdir()] == ["lab.json"]

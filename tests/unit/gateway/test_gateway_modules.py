@@ -16,7 +16,14 @@ from rackserve_gateway import FilterModule
 
 def call(name: str, capsys: pytest.CaptureFixture[str], check: bool = False, **options: Any) -> dict[str, Any]:
     module = importlib.import_module(name)
-    with patch_module_args({**options, "_ansible_check_mode": check}), pytest.raises(SystemExit):
+    # The filters import ansible.errors, after which warnings would go to the controller's display.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ansible.module_utils._internal.is_controller", False)
+        return answer_of(module, capsys, {**options, "_ansible_check_mode": check})
+
+
+def answer_of(module: Any, capsys: pytest.CaptureFixture[str], arguments: dict[str, Any]) -> dict[str, Any]:
+    with patch_module_args(arguments), pytest.raises(SystemExit):
         module.main()
     result: dict[str, Any] = json.loads(capsys.readouterr().out)
     return result
@@ -88,14 +95,30 @@ def test_completion_check_stops_waiting_for_a_failed_unit(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tool = tmp_path / "systemctl"
-    tool.write_text('#!/bin/sh\n[ "$1 $2" = "is-active vllm-x.service" ] && echo failed\nexit 3\n')
+    tool.write_text('#!/bin/sh\ncase "$1 $2" in "is-active b.service") echo failed;; *) echo active;; esac\n')
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    result = call("completion_check", capsys, base_url="http://127.0.0.1:9", wait_s=30, unit="vllm-x.service")
-    assert "Connection refused" in result["msg"] and result["msg"].endswith("(the unit is failed)")
+    units = ["a.service", "b.service"]
+    result = call("completion_check", capsys, base_url="http://127.0.0.1:9", wait_s=30, units=units)
+    assert "Connection refused" in result["msg"] and result["msg"].endswith("(b.service: failed)")
     assert result["waited_s"] < 5
     bad = call("completion_check", capsys, base_url="http://127.0.0.1:9", golden={"cases": [{}]})
     assert "golden case 0" in bad["msg"]
+
+
+def test_engines_are_proven_without_the_gateway(engines: list[Engine], capsys: pytest.CaptureFixture[str]) -> None:
+    instances = [
+        {"address": "127.0.0.1", "port": engine.port, "served_model_name": "m", "deployment": "m"} for engine in engines
+    ]
+    golden = {"m": {"cases": [{"prompt": "p", "text": "t0 t1 t2 "}]}}
+    targets = FilterModule().filters()["engine_targets"](instances, golden)
+    assert [set(target) for target in targets] == [{"url", "model", "golden"}] * len(engines)
+    rows = call("completion_check", capsys, servers=targets)["rows"]
+    assert [(row["server"], row["ok"], row["match"]) for row in rows] == [
+        (f"http://127.0.0.1:{engine.port}", True, True) for engine in engines
+    ]
+    other = FilterModule().filters()["engine_targets"](instances, {"other": golden["m"]})
+    assert [target["golden"] for target in other] == [{}] * len(engines)
 
 
 def test_lease_module(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
