@@ -1,11 +1,10 @@
-"""A network namespace with a second host before it, and a host whose systemd is a thread of the test."""
+"""A network namespace with a second host before it, and a host whose systemd is played by the test."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import subprocess
-import threading
 from pathlib import Path
 
 import jinja2
@@ -26,11 +25,11 @@ def call(*argv):
 
 
 class Host:
-    """A namespace; nft runs in it, systemd-run and systemctl are played by a timer thread."""
+    """A namespace; nft runs in it, systemd-run and systemctl are played: time passes when a test says so."""
 
     def __init__(self, name):
         self.name, self.peer = name, f"{name}p"
-        self.timer, self.fired, self.calls, self.factor = None, threading.Event(), [], 1.0
+        self.restore, self.calls = None, []
 
     def nft(self, text):
         done = subprocess.run(
@@ -48,26 +47,24 @@ class Host:
         if argv[0] == "nft":
             return call(IP, "netns", "exec", self.name, *argv)
         if argv[0] == "systemd-run":
-            seconds = next(float(a.split("=")[1]) for a in argv if a.startswith("--on-active="))
-            self.fired.clear()
-            self.timer = threading.Timer(seconds * self.factor, self._fire, [argv[argv.index("nft") :]])
-            self.timer.start()
+            assert any(word.startswith("--on-active=") for word in argv), argv
+            self.restore = argv[argv.index("nft") :]
             return 0, "", ""
         if argv[:2] == ["systemctl", "stop"]:
             if not self._waits():
                 return 5, "", "Unit not loaded"
-            self.timer.cancel()
-            self.timer = None
+            self.restore = None
             return 0, "", ""
         assert argv[:2] == ["systemctl", "show"], argv
         return 0, "active\n" if self._waits() else "inactive\n", ""
 
-    def _waits(self):
-        return self.timer is not None and not self.fired.is_set()
+    def let_the_time_pass(self):
+        """Fire the timer."""
+        call(IP, "netns", "exec", self.name, *self.restore)
+        self.restore = None
 
-    def _fire(self, argv):
-        call(IP, "netns", "exec", self.name, *argv)
-        self.fired.set()
+    def _waits(self):
+        return self.restore is not None
 
     def reaches(self, address, port, timeout_s=0.4):
         """Tell whether a connection from the other host to a listener here is answered."""
@@ -120,8 +117,6 @@ def host():
         assert listener.stdout.readline() == "up\n"
         yield one
     finally:
-        if one.timer is not None:
-            one.timer.cancel()
         if listener is not None:
             listener.kill()
             listener.wait(5)

@@ -189,8 +189,17 @@ class Gateway:
     def reload(self) -> None:
         assert self.process is not None
         before = self.pid()
+        # Until the master is in its loop it drops signals, and the first worker may answer long before that.
+        self.wait_for(self._hears_signals)
         self.process.send_signal(signal.SIGUSR2)
         self.wait_for(lambda: self.pid() != before)
+
+    def _hears_signals(self) -> bool:
+        assert self.process is not None
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        masks = {line.split(":")[0]: line.split()[-1] for line in status.splitlines() if line.startswith("Sig")}
+        caught, blocked = (int(masks[name], 16) >> (signal.SIGUSR2 - 1) & 1 for name in ("SigCgt", "SigBlk"))
+        return bool(caught and not blocked)
 
     def pid(self) -> str:
         try:

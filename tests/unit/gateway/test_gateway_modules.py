@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible.module_utils.testing import patch_module_args
-from gateway_lab import KEYS, REPO, Engine, Gateway
+from gateway_lab import ENGINE_KEY, KEYS, REPO, Engine, Gateway
 from rackserve_gateway import FilterModule
 
 
@@ -110,10 +110,10 @@ def test_engines_are_proven_without_the_gateway(engines: list[Engine], capsys: p
     instances = [
         {"address": "127.0.0.1", "port": engine.port, "served_model_name": "m", "deployment": "m"} for engine in engines
     ]
-    golden = {"m": {"cases": [{"prompt": "p", "text": "t0 t1 t2 "}]}}
+    golden = {"m": {"cases": [{"prompt": "p", "text": "Paris"}]}}
     targets = FilterModule().filters()["engine_targets"](instances, golden)
     assert [set(target) for target in targets] == [{"url", "model", "golden"}] * len(engines)
-    rows = call("completion_check", capsys, servers=targets)["rows"]
+    rows = call("completion_check", capsys, servers=targets, api_key=ENGINE_KEY)["rows"]
     assert [(row["server"], row["ok"], row["match"]) for row in rows] == [
         (f"http://127.0.0.1:{engine.port}", True, True) for engine in engines
     ]
