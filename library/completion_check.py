@@ -86,7 +86,7 @@ options:
     type: bool
     default: false
 attributes:
-  check_mode: {support: full, description: Only asks questions (and writes its report), so it does the same in check mode.}
+  check_mode: {support: full, description: Only asks and writes its report; it does the same in check mode.}
   diff_mode: {support: none, description: It changes nothing but its report.}
   idempotent: {support: full, description: It changes nothing but its report.}
 """
@@ -109,6 +109,9 @@ rows:
   returned: always
   type: list
   elements: dict
+  sample:
+    - {server: be_tiny/r0, kind: stream, ok: true, text: " the", ttft_s: 0.041, itl_s: 0.012, total_s: 0.13, tokens: 8,
+       match: true, why: ""}
   contains:
     server: {description: The server that was asked for., type: str, returned: always}
     kind: {description: The way of asking., type: str, returned: always}
@@ -124,6 +127,7 @@ failed_line:
   description: One line naming what failed; empty when nothing did.
   returned: always
   type: str
+  sample: "1 of 4 checks failed: be_tiny/r1 (plain): HTTP 503"
 waited_s:
   description: Seconds until everything was correct.
   returned: always
@@ -134,9 +138,36 @@ import subprocess
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.rackserve.completion.check import STOPPED, check, failure_line, read_targets, wait_until, write_report
+from ansible.module_utils.rackserve.completion.check import (
+    STOPPED,
+    check,
+    failure_line,
+    read_targets,
+    wait_until,
+    write_report,
+)
 from ansible.module_utils.rackserve.completion.client import KINDS, Endpoint
 from ansible.module_utils.rackserve.completion.golden import GoldenError
+
+ARGUMENTS = {
+    "base_url": {"type": "str", "default": ""},
+    "ca_file": {"type": "path"},
+    "api_key": {"type": "str", "default": "", "no_log": True},
+    "headers": {"type": "dict", "default": {}},
+    "model": {"type": "str", "default": ""},
+    "golden": {"type": "dict", "default": {}},
+    "kinds": {"type": "list", "elements": "str", "choices": list(KINDS), "default": ["plain"]},
+    "servers": {"type": "list", "elements": "raw", "default": []},
+    "timeout_s": {"type": "float", "default": 30},
+    "attempts": {"type": "int", "default": 1},
+    "parallel": {"type": "int", "default": 16},
+    "wait_s": {"type": "float", "default": 0},
+    "poll_s": {"type": "float", "default": 1},
+    "units": {"type": "list", "elements": "str", "default": []},
+    "report": {"type": "path"},
+    "report_head": {"type": "dict", "default": {}},
+    "report_only": {"type": "bool", "default": False},
+}
 
 
 def unit_state(unit: str) -> str:
@@ -147,28 +178,7 @@ def unit_state(unit: str) -> str:
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(
-        argument_spec={
-            "base_url": {"type": "str", "default": ""},
-            "ca_file": {"type": "path"},
-            "api_key": {"type": "str", "default": "", "no_log": True},
-            "headers": {"type": "dict", "default": {}},
-            "model": {"type": "str", "default": ""},
-            "golden": {"type": "dict", "default": {}},
-            "kinds": {"type": "list", "elements": "str", "choices": list(KINDS), "default": ["plain"]},
-            "servers": {"type": "list", "elements": "raw", "default": []},
-            "timeout_s": {"type": "float", "default": 30},
-            "attempts": {"type": "int", "default": 1},
-            "parallel": {"type": "int", "default": 16},
-            "wait_s": {"type": "float", "default": 0},
-            "poll_s": {"type": "float", "default": 1},
-            "units": {"type": "list", "elements": "str", "default": []},
-            "report": {"type": "path"},
-            "report_head": {"type": "dict", "default": {}},
-            "report_only": {"type": "bool", "default": False},
-        },
-        supports_check_mode=True,
-    )
+    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     given = module.params
     url = given["base_url"]
     endpoint = Endpoint(url, given["ca_file"] or "", given["api_key"], given["headers"], given["timeout_s"])

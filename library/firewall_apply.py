@@ -70,6 +70,7 @@ armed:
   description: A rollback waits and must be cancelled over a new connection.
   type: bool
   returned: always
+  sample: true
 confirmed:
   description: Boot file, digest file and loaded table agree with the ruleset.
   type: bool
@@ -82,11 +83,15 @@ source:
   description: The address the controller comes from as the host sees it; null on a local connection.
   type: str
   returned: always
+  sample: 10.77.1.1
 findings:
   description: Foreign tables that filter input, as findings {severity, code, where, why, fix}.
   type: list
   elements: dict
   returned: always
+  sample:
+    - {severity: note, code: firewall-foreign-table, where: nftables table ip site,
+       why: it filters input and lets the rest pass, fix: none}
 """
 
 import os

@@ -71,6 +71,9 @@ servers:
   returned: success
   type: list
   elements: dict
+  sample:
+    - {backend: be_tiny, slot: r0, address: 10.77.0.11, port: 8000, admin: drain, status: DRAIN, check: L7OK,
+       sessions: 0, queued: 0}
   contains:
     backend: {description: The backend., type: str, returned: always}
     slot: {description: The server., type: str, returned: always}
@@ -85,6 +88,7 @@ waited_s:
   description: Seconds until the targets were idle.
   returned: success
   type: float
+  sample: 3.2
 """
 
 from pathlib import Path

@@ -48,9 +48,13 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-lowest_margin: {description: "Smallest margin found, nats.", type: float, returned: when recorded}
-tolerance: {description: "Allowed difference of a log-probability, nats.", type: float, returned: when recorded}
-ready_s: {description: Seconds until the engine was ready., type: float, returned: when recorded}
+lowest_margin: {description: "Smallest margin found, nats.", type: float, returned: when recorded, sample: 1.4}
+tolerance:
+  description: Allowed difference of a log-probability, nats.
+  type: float
+  returned: when recorded
+  sample: 0.05
+ready_s: {description: Seconds until the engine was ready., type: float, returned: when recorded, sample: 14.2}
 """
 
 from pathlib import Path

@@ -127,11 +127,16 @@ findings:
   type: list
   elements: dict
   returned: always
+  sample:
+    - {severity: error, code: port-taken, where: port 8000,
+       why: "process 812 (nginx) listens on it, vllm-x.service needs it",
+       fix: "stop that process, or choose another port in the description"}
 drift_roles:
   description: Roles whose state was lost without a file having changed, such as V(firewall) after a flush.
   type: list
   elements: str
   returned: always
+  sample: [firewall]
 """
 
 from pathlib import Path

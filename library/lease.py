@@ -60,10 +60,12 @@ holder:
   description: The lease as it is now; null when nobody holds it.
   returned: success
   type: dict
+  sample: {owner: ada@ops1, plan_hash: 681d6c3739da, operation: site, acquired_at: 1795430400, expires_at: 1795434000}
 note:
   description: Whose lease was taken over or broken; empty when none was.
   returned: success
   type: str
+  sample: ""
 """
 
 import time

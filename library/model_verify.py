@@ -34,11 +34,26 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-missing: {description: Files of the manifest that are not there., type: list, elements: str, returned: always}
-corrupt: {description: Files of another size or content., type: list, elements: str, returned: always}
-unreadable: {description: Files or folders the user cannot read., type: list, elements: str, returned: always}
-ready: {description: Nothing is wrong., type: bool, returned: always}
-hashed: {description: How many files were read in full., type: int, returned: always}
+missing:
+  description: Files of the manifest that are not there.
+  type: list
+  elements: str
+  returned: always
+  sample: []
+corrupt:
+  description: Files of another size or content.
+  type: list
+  elements: str
+  returned: always
+  sample: [config.json]
+unreadable:
+  description: Files or folders the user cannot read.
+  type: list
+  elements: str
+  returned: always
+  sample: []
+ready: {description: Nothing is wrong., type: bool, returned: always, sample: false}
+hashed: {description: How many files were read in full., type: int, returned: always, sample: 12}
 manifest_sha256: {description: What READY holds., type: str, returned: always}
 """
 

@@ -42,8 +42,12 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-id: {description: The release's name., type: str, returned: always}
-archive: {description: Path of the tar.zst., type: str, returned: always}
+id: {description: The release's name., type: str, returned: always, sample: 2026.11-cpu}
+archive:
+  description: Path of the tar.zst.
+  type: str
+  returned: always
+  sample: .cache/releases/2026.11-cpu/2026.11-cpu.tar.zst
 manifest_sha256: {description: Identity of the tree's content., type: str, returned: when built}
 archive_sha256: {description: Digest of the archive., type: str, returned: when built}
 bytes: {description: What the unpacked tree takes on disk., type: int, returned: when built}

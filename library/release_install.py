@@ -34,8 +34,12 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-installed: {description: The release stands at its path; false only in check mode., type: bool, returned: always}
-path: {description: That path., type: str, returned: always}
+installed:
+  description: The release stands at its path; false only in check mode.
+  type: bool
+  returned: always
+  sample: true
+path: {description: That path., type: str, returned: always, sample: /opt/rackserve/releases/2026.11-cpu}
 """
 
 from pathlib import Path

@@ -32,7 +32,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-stdout: {description: What the script printed., type: str, returned: when run}
+stdout:
+  description: What the script printed.
+  type: str
+  returned: when run
+  sample: wrote tiny-dense and tiny-deepseek-v3
 """
 
 from pathlib import Path

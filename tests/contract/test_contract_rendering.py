@@ -1,6 +1,6 @@
 """Everything the roles write on the lab's hosts, reviewed as files.
 
-After a change that is meant: pytest tests/unit/plan tests/contract --update-golden
+After a change that is meant: pytest --update-golden
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def test_the_lab_has_hosts_and_roles_that_write_files(lab: RenderedLab) -> None:
 @pytest.mark.parametrize("host", ["gw", "node1", "node2", "node3", "node4"])
 def test_files_on_the_host_are_the_golden_ones(lab: RenderedLab, host: str, request: pytest.FixtureRequest) -> None:
     files, folder = written(lab, host), GOLDEN / host
-    if request.config.getoption("--update-golden", default=False):
+    if request.config.getoption("--update-golden"):
         shutil.rmtree(folder, ignore_errors=True)
         for name, text in files.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)

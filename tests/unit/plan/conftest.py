@@ -15,10 +15,6 @@ REPO = Path(__file__).resolve().parents[3]
 Site = tuple[dict[str, Any], dict[str, list[str]], dict[str, str]]
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--update-golden", action="store_true", help="rewrite tests/golden/*/plan.json")
-
-
 def load_site(name: str) -> Site:
     """(cluster, groups, addresses) of inventories/<name>, read without Ansible."""
     folder = REPO / "inventories" / name
