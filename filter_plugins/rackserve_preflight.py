@@ -54,18 +54,22 @@ def known_variables(roles_dir: Path) -> dict[str, set[str]]:
     return known
 
 
-def preflight_variables(
-    hostvars: Any, hosts: Any, roles_dir: str, *, plan: Any = None, secrets: Any = (), removed: Any = None
-) -> list[dict[str, Any]]:
-    """Return findings over the variable names of `hosts`, and over the names of the secrets the plan needs.
+def variable_names(hostvars: Any, hosts: Any) -> dict[str, list[str]]:
+    """Return {host: names of the variables set for it}; no variable's value is read."""
+    return {str(host): [str(name) for name in hostvars[host]] for host in hosts}
 
-    No variable's value is read: only names. `secrets` is a list of names or a dict, whose keys count.
+
+def preflight_variables(
+    names: Any, roles_dir: str, *, plan: Any = None, secrets: Any = (), removed: Any = None
+) -> list[dict[str, Any]]:
+    """Return findings over the variable names {host: [name]}, and over the names of the secrets the plan needs.
+
+    `secrets` is a list of names or a dict, whose keys count.
     """
     folder = Path(roles_dir)
     if not folder.is_dir():
         raise AnsibleFilterError(f"preflight: there are no roles in {roles_dir}; run it from the repository")
-    names = {str(host): [str(name) for name in hostvars[host]] for host in hosts}
-    found = check_variables(names, known_variables(folder), _plain(dict(removed or {})))
+    found = check_variables(_plain(names), known_variables(folder), _plain(dict(removed or {})))
     return found + (check_secrets(_plain(plan), [str(name) for name in secrets]) if plan else [])
 
 
@@ -85,6 +89,7 @@ class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Return the filters by name."""
         return {
+            "variable_names": variable_names,
             "preflight_variables": preflight_variables,
             "preflight_inputs": preflight_inputs,
             "finding_errors": finding_errors,

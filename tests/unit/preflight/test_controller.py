@@ -94,12 +94,14 @@ def roles(tmp_path):
 
 def test_the_filter_reads_the_roles_themselves(roles):
     names = ["vllm_a", "vllm_b", "vllm_c", "vllm_seen", "vllm_fact", "vllm_item", "vllm_d"]
-    found = filters.preflight_variables({"h": dict.fromkeys(names)}, ["h"], str(roles), plan=PLAN, secrets={"x": "v"})
+    set_for = filters.variable_names({"h": dict.fromkeys(names), "other": {"vllm_e": 1}}, ["h"])
+    assert set_for == {"h": names}
+    found = filters.preflight_variables(set_for, str(roles), plan=PLAN, secrets={"x": "v"})
     assert [f["code"] for f in found] == ["variable-unknown"] + ["secret-missing"] * 3
     assert len(filters.finding_errors(found)) == 4
-    assert filters.preflight_variables({"h": {}}, ["h"], str(roles)) == []
+    assert filters.preflight_variables({"h": []}, str(roles)) == []
     with pytest.raises(AnsibleFilterError, match="no roles in"):
-        filters.preflight_variables({}, [], str(roles / "nowhere"))
+        filters.preflight_variables({}, str(roles / "nowhere"))
 
 
 def test_our_own_roles_know_their_own_variables():
@@ -114,5 +116,6 @@ def test_our_own_roles_know_their_own_variables():
 
 
 def test_every_name_is_a_filter():
-    assert set(filters.FilterModule().filters()) == {"preflight_variables", "preflight_inputs", "finding_errors"}
+    names = {"variable_names", "preflight_variables", "preflight_inputs", "finding_errors"}
+    assert set(filters.FilterModule().filters()) == names
     assert filters.preflight_inputs({}) == {"ports": [], "units": [], "disk": [], "models": []}
