@@ -15,7 +15,12 @@ if MODULE_UTILS not in sys.path:
     # Ansible makes module_utils importable for modules only, not for plugins on the controller.
     sys.path.insert(0, MODULE_UTILS)
 
-from rackserve.converge import DocumentError, overlay_document, secret_names  # noqa: E402 - needs the path above
+from rackserve.converge import (  # noqa: E402 - needs the path above
+    DocumentError,
+    overlay_document,
+    render,
+    secret_names,
+)
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -46,9 +51,14 @@ def secrets_of(secrets: Any, documents: Any) -> dict[str, str]:
     return {name: str(secrets[name]) for name in sorted(wanted)}
 
 
+def render_table(files: Any) -> list[str]:
+    """Lines of a table over what render_documents wrote for each host."""
+    return render.render_table(json.loads(json.dumps(dict(files))))
+
+
 class FilterModule:
     """The filters of this file."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Filter name to function."""
-        return {"desired_document": desired_document, "secrets_of": secrets_of}
+        return {"desired_document": desired_document, "secrets_of": secrets_of, "render_table": render_table}

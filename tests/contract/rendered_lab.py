@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,13 @@ from ansible.vars.manager import VariableManager
 from contract_support import REPO, ROLES
 
 COMPILE = "{{ cluster | cluster_plan(groups, hostvars, root=playbook_dir ~ '/..') }}"
+
+
+@cache
+def load_plugins() -> None:
+    """Once a process: Ansible warns the second time."""
+    init_plugin_loader()
+    filter_loader.add_directory(str(REPO / "filter_plugins"))
 
 
 class RecordingLoader(DataLoader):  # type: ignore[misc]
@@ -38,8 +46,7 @@ class RenderedLab:
 
     def __init__(self, cache: Path, sample: str = "lab") -> None:
         self.cache = cache
-        init_plugin_loader()
-        filter_loader.add_directory(str(REPO / "filter_plugins"))
+        load_plugins()
         self.loader = RecordingLoader()
         self.loader.set_basedir(str(REPO / "playbooks"))
         inventory = InventoryManager(self.loader, sources=[str(REPO / "inventories" / sample / "hosts.yml")])

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from contract_support import REPO, ROLES, here, names_in, read_yaml
+from contract_support import REPO, ROLES, SAMPLES, here, names_in, read_yaml
+from rackserve.converge.render import render_documents
 from rackserve_converge import secrets_of
 from rendered_lab import RenderedLab
 
@@ -82,6 +83,18 @@ def test_every_host_has_its_share(lab: RenderedLab) -> None:
     planned = {instance["unit"] for instance in lab.plan["instances"]}
     assert planned
     assert {unit for names in units.values() for unit in names} >= planned
+
+
+@pytest.mark.parametrize("sample", SAMPLES)
+def test_every_sample_renders(sample: str, tmp_path: Path) -> None:
+    site = RenderedLab(tmp_path / "cache", sample)
+    assert site.hosts
+    for host in site.hosts:
+        given = [site.document(role, host) for role in DOCUMENT_ROLES]
+        render_documents(given, tmp_path / host)
+        assert (tmp_path / host / "etc/rackserve/firewall/rackserve.nft").is_file()
+    units = {path.name for path in tmp_path.glob("*/etc/systemd/system/vllm-*.service")}
+    assert units == {instance["unit"] for instance in site.plan["instances"]}
 
 
 def test_roles_agree_on_what_they_share(lab: RenderedLab) -> None:

@@ -116,12 +116,14 @@ def test_chat_log_probabilities_are_read(stub: Stub) -> None:
         ({"raw": b'data: {"choices": [{"text": "a"}]}\n\n'}, "stream", "broke off before"),
         ({"raw": b'data: {"error": "engine died"}\n\n'}, "stream", "engine died"),
         ({"delay_s": 0.3}, "plain", "no answer within 0.1 s"),
-        ({"raw": b": a\n" * 40, "gap_s": 0.02}, "stream", "did not end in time"),
+        ({"raw": b": a\n" * 100, "gap_s": 0.02}, "stream", "did not end in time"),
     ],
 )
 def test_no_usable_answer_is_one_line(stub: Stub, script: dict[str, Any], kind: str, why: str) -> None:
     stub.script = script
-    endpoint = Endpoint(stub.endpoint.base_url, timeout_s=0.1 if "delay_s" in script or "gap_s" in script else 2)
+    endpoint = Endpoint(
+        stub.endpoint.base_url, timeout_s=0.1 if "delay_s" in script else 0.8 if "gap_s" in script else 2
+    )
     with pytest.raises(CompletionError, match=why) as failure:
         complete(endpoint, Ask("m", "hello", kind))
     assert "\n" not in str(failure.value)
