@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rackserve.release import golden_engine
@@ -147,7 +148,7 @@ def test_addresses_become_loopback_and_nothing_else_changes() -> None:
 
 SERVER = textwrap.dedent(
     """
-    import http.server, json, sys
+    import http.server, json, sys, time
     class Handler(http.server.BaseHTTPRequestHandler):
         def log_message(self, *args): pass
         def do_GET(self): self.answer(200, {})
@@ -163,12 +164,13 @@ SERVER = textwrap.dedent(
             self.send_response(status); self.end_headers(); self.wfile.write(json.dumps(body).encode())
     print("(Worker pid=1) SomeError: it broke", flush=True)
     if "exit" in sys.argv: sys.exit(7)
+    if "silent" in sys.argv: time.sleep(60)
     http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
     """
 )
 
 
-def drive(tmp_path: Path, port: int, *mode: str) -> subprocess.CompletedProcess[str]:
+def write_job(tmp_path: Path, port: int, *mode: str, ready_timeout_s: float = 20) -> str:
     job = {
         "argv": [sys.executable, "-c", SERVER, str(port), *mode],
         "env": {},
@@ -178,12 +180,11 @@ def drive(tmp_path: Path, port: int, *mode: str) -> subprocess.CompletedProcess[
         "messages": [],
         "max_tokens": 1,
         "concurrency": 3,
-        "ready_timeout_s": 20,
+        "ready_timeout_s": ready_timeout_s,
         "log": str(tmp_path / "log"),
     }
     (tmp_path / "job.json").write_text(json.dumps(job))
-    command = [sys.executable, golden_engine.__file__, str(tmp_path / "job.json")]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    return str(tmp_path / "job.json")
 
 
 @pytest.fixture
@@ -192,20 +193,49 @@ def port() -> int:
         return int(listener.getsockname()[1])
 
 
-def test_the_driver_asks_alone_together_and_by_chat(tmp_path: Path, port: int) -> None:
-    done = drive(tmp_path, port)
-    assert done.returncode == 0, done.stderr
-    said = json.loads(done.stdout)
+def judge(said: dict[str, Any]) -> None:
     assert [one["text"] for one in said["single"]] == ["a!", "b!"]
     assert [one["text"] for one in said["batched"]] == ["a!", "b!", "a!"]
     assert said["single"][0] == {"text": "a!", "token_logprobs": [-1.0], "margins": [2.5]}
     assert said["chat"] == {"text": "hi", "token_logprobs": [-1.0], "margins": [2.0]}
 
 
-@pytest.mark.parametrize(("mode", "said"), [("broken", "HTTP Error 500"), ("exit", "ended with 7")])
-def test_the_driver_quotes_the_log_of_an_engine_that_fails(tmp_path: Path, port: int, mode: str, said: str) -> None:
-    done = drive(tmp_path, port, mode)
-    assert done.returncode == 1 and said in done.stderr and "SomeError: it broke" in done.stderr
+def test_the_driver_asks_alone_together_and_by_chat(
+    tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["golden_engine.py", write_job(tmp_path, port)])
+    assert golden_engine.main() == 0
+    judge(json.loads(capsys.readouterr().out))
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port))
+
+
+def test_the_driver_stands_alone(tmp_path: Path, port: int) -> None:
+    alone = tmp_path / "golden_engine.py"
+    alone.write_text(Path(golden_engine.__file__).read_text())
+    command = [sys.executable, "-I", str(alone), write_job(tmp_path, port)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    judge(json.loads(done.stdout))
+
+
+@pytest.mark.parametrize(
+    ("mode", "said"), [("broken", "HTTP Error 500"), ("exit", "ended with 7"), ("silent", "is not ready")]
+)
+def test_the_driver_quotes_the_log_of_an_engine_that_fails(
+    tmp_path: Path, port: int, mode: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = write_job(tmp_path, port, mode, ready_timeout_s=1 if mode == "silent" else 20)
+    monkeypatch.setattr(sys, "argv", ["golden_engine.py", job])
+    with pytest.raises(SystemExit) as stopped:
+        golden_engine.main()
+    assert said in str(stopped.value)
+    assert "SomeError: it broke" in str(stopped.value)
+
+
+def test_without_a_named_error_the_last_lines_are_quoted(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text("".join(f" line {number} \n" for number in range(9)))
+    assert golden_engine.causes(tmp_path / "log") == "line 3 | line 4 | line 5 | line 6 | line 7 | line 8"
 
 
 def test_one_engine_of_each_deployment_is_recorded() -> None:
