@@ -56,7 +56,7 @@ def test_errors_name_the_place(arguments: tuple[Any, ...], message: str) -> None
 
 
 def test_the_filter_is_registered() -> None:
-    assert set(FilterModule().filters()) == {"desired_document", "secrets_of"}
+    assert set(FilterModule().filters()) == {"desired_document", "secrets_of", "render_table"}
 
 
 def test_secrets_of_hands_out_only_what_the_documents_mention() -> None:
