@@ -6,6 +6,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 ROOT := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=PATH,HOME,CI)
 PLAY := $(ROOT) $(RUN)/ansible-playbook
 LAB := -i inventories/lab/hosts.yml
@@ -18,10 +19,10 @@ venv: $(VENV)/.complete ## Python environment with all the controller needs (nee
 
 $(VENV)/.complete: requirements/test.txt
 	@echo "== python environment ($(VENV))"
-	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "rackserve needs Python 3.11 or newer on the controller: set PYTHON=python3.11")'
-	$(PYTHON) -m venv $(VENV)
-	$(RUN)/python -m pip --quiet --disable-pip-version-check install --require-hashes -r requirements/test.txt
-	touch $@
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "rackserve needs Python 3.11 or newer on the controller: set PYTHON=python3.11")'
+	@$(PYTHON) -m venv $(VENV)
+	@$(RUN)/python -m pip --quiet --disable-pip-version-check install --require-hashes -r requirements/test.txt
+	@touch $@
 
 lab-up: venv ## Build the lab on this machine (needs root): five systemd hosts
 	$(PLAY) $(LAB) playbooks/lab-up.yml

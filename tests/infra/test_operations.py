@@ -1,0 +1,120 @@
+"""Re-runs, dry runs, and the gated transaction under load."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from conftest import LAB_HOSTS, STATE, Run
+from load import Load
+from rackserve.completion.client import Endpoint
+from rackserve.firewall.rules import build_rules
+
+Shell = Callable[[str, str], str]
+Module = Callable[..., dict[str, Any]]
+
+# What any login or running service changes on a host; everything else belongs to the roles.
+LIVES = ("root/.ansible", "root/.cache", "run", "tmp", "var/cache/rackserve", "var/lib/systemd", "var/log", "var/tmp")
+CHANGE = json.dumps({"cluster_overrides": {"deployments": {"tiny-deepseek": {"engine_args": {"max_num_seqs": 24}}}}})
+
+
+def disk(name: str) -> dict[str, str]:
+    """Digest of every file that a host has changed against its image: the overlay's upper folder."""
+    upper = LAB_HOSTS / name / "upper"
+    return {
+        str(path.relative_to(upper)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in upper.rglob("*")
+        if path.is_file() and not path.is_symlink() and not str(path.relative_to(upper)).startswith(LIVES)
+        and "opt/rackserve/releases" not in str(path)
+    }  # fmt: skip
+
+
+def main_pids(plan: dict[str, Any], shell: Shell) -> dict[str, str]:
+    units = {item["unit"]: item["host"] for item in plan["instances"]}
+    return {unit: shell(host, f"systemctl show -P MainPID {unit}").strip() for unit, host in units.items()}
+
+
+def test_a_rerun_changes_nothing_and_compiles_once(playbook: Run, tmp_path: Path) -> None:
+    trace = tmp_path / "compiles"
+    done = playbook("site", RACKSERVE_COMPILE_TRACE=str(trace))
+    assert done.returncode == 0, done.stdout
+    recap = done.stdout.partition("PLAY RECAP")[2]
+    assert recap.count("changed=0") == recap.count("changed=")
+    assert len(trace.read_text().splitlines()) == 1
+
+
+def test_check_mode_touches_no_disk(playbook: Run) -> None:
+    before = {name: disk(name) for name in ("gw", "node1")}
+    assert any("haproxy.cfg" in path for path in before["gw"])
+    done = playbook("site", "--check", "--diff", "-e", "full=true")
+    assert done.returncode == 0, done.stdout
+    assert {name: disk(name) for name in before} == before
+
+
+def test_most_verbose_run_with_diff_shows_no_secret(playbook: Run, secrets: dict[str, str]) -> None:
+    done = playbook("site", "--check", "--diff", "-vvv", "-e", "full=true")
+    assert done.returncode == 0, done.stdout[-3000:]
+    for name, value in secrets.items():
+        canary = value.strip().splitlines()[len(value.strip().splitlines()) // 2]
+        assert canary not in done.stdout + done.stderr, f"{name} is shown"
+
+
+def test_a_changed_engine_argument_restarts_nothing(playbook: Run, plan: dict[str, Any], shell: Shell) -> None:
+    before = main_pids(plan, shell)
+    done = playbook("site", "-e", CHANGE)
+    assert done.returncode != 0
+    assert all(unit in done.stdout for unit in before)
+    assert "roll-serving.yml" in done.stdout
+    assert main_pids(plan, shell) == before
+
+
+def test_rolling_loses_no_request(
+    playbook: Run, plan: dict[str, Any], shell: Shell, base_url: str, secrets: dict[str, str]
+) -> None:
+    before = main_pids(plan, shell)
+    # An engine spins for a second after each message: two slow clients leave the lab's two cores room for a start.
+    client = Endpoint(base_url, str(STATE / "gateway-ca.pem"), secrets["api_key_client"], timeout_s=60)
+    with Load(client, "tiny-deepseek", clients=2, pause_s=1.5) as load:
+        time.sleep(3)
+        done = playbook("roll-serving", "-e", CHANGE)
+    assert done.returncode == 0, done.stdout
+    assert load.failures == []
+    assert load.served > len(before)
+    after = main_pids(plan, shell)
+    assert all(after[unit] != pid for unit, pid in before.items())
+    again = playbook("site", "-e", CHANGE)
+    assert again.returncode == 0, again.stdout
+
+
+def greets(address: str) -> bool:
+    """Whether a new connection to ssh gets an answer."""
+    try:
+        with socket.create_connection((address, 22), timeout=2) as connection:
+            connection.settimeout(2)
+            return connection.recv(4) == b"SSH-"
+    except OSError:
+        return False
+
+
+def test_rules_that_cut_ssh_heal_themselves(module: Module, shell: Shell, plan: dict[str, Any]) -> None:
+    mine = plan["slices"]["node4"]
+    built = build_rules(
+        mine["firewall"]["inbound"], "owned_ports", mine["network"]["management_cidrs"],
+        ssh_ports=[22], peers=mine["hosts"], exempt=[], pin_interface="",
+    )  # fmt: skip
+    loaded = shell("node4", "cat /etc/rackserve/firewall/rackserve.nft")
+    cutting = loaded.replace("policy accept;", "policy accept;\n\t\ttcp dport 22 ct state new drop", 1)
+    assert cutting != loaded
+    assert module("node4", "firewall_apply", ruleset=cutting, rules=built, rollback_s=8)["armed"]
+    assert not greets(mine["address"])
+    deadline = time.monotonic() + 30
+    while not greets(mine["address"]):
+        assert time.monotonic() < deadline, "the host did not heal itself"
+        time.sleep(0.5)
+    assert "ct state new drop" not in shell("node4", "nft list ruleset")
+    assert shell("node4", "cat /etc/rackserve/firewall/rackserve.nft") == loaded
