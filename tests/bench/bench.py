@@ -2,7 +2,7 @@
 
 Both read the same items from the same file, alternate, and change nothing. Seconds of CPU on the controller come from
 the finished process, on the hosts from their control groups: they hold on a noisy machine; wall seconds do not.
-Needs a lab that `make demo` has brought up.
+Needs a lab that `make demo` has brought up, on a machine with cgroup v1.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 REPO = Path(__file__).resolve().parents[2]
 INVENTORY = REPO / "inventories/lab/hosts.yml"
 GROUPS = Path("/sys/fs/cgroup/cpuacct/rslab")
+UNITS = Path("/sys/fs/cgroup/systemd/rslab")
 NODES = ("node1", "node2", "node3", "node4")
 WAYS = ("ordinary", "converge")
 KINDS = ("file", "directory", "link", "absent", "knob", "package", "user", "unit")
@@ -41,22 +42,24 @@ def play(*arguments: str) -> tuple[float, float]:
     return time.monotonic() - started, cpu_s
 
 
+def engine_cpu_s(node: str) -> float:
+    """CPU seconds of a node's engines, which serve meanwhile and spin for a second after each health check."""
+    ticks = 0
+    for group in UNITS.glob(f"{node}/**/vllm-*.service/cgroup.procs"):
+        for pid in group.read_text().split():
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 def host_cpu_s() -> float:
-    """CPU seconds that the nodes have used so far, engines included."""
-    return sum(int((GROUPS / node / "cpuacct.usage").read_text()) for node in NODES) / 1e9
-
-
-def idle_cpu_rate(seconds: float = 5.0) -> float:
-    """CPU seconds a second that the nodes use without us: engines, timers."""
-    before = host_cpu_s()
-    time.sleep(seconds)
-    return (host_cpu_s() - before) / seconds
+    """CPU seconds that the nodes have used so far, without their engines."""
+    return sum(int((GROUPS / node / "cpuacct.usage").read_text()) / 1e9 - engine_cpu_s(node) for node in NODES)
 
 
 def items_of_hosts(folder: Path) -> tuple[Path, int]:
     """Write {host: items} that both ways can do (no secret, no gate, nothing another task applies); (file, items)."""
-    caches = ["-e", "serving_runtime_cache_dir=.cache", "-e", "model_store_cache_dir=.cache/models"]
-    play("playbooks/render-files.yml", "-e", f"render_files_output={folder}", *caches)
+    play("playbooks/render-files.yml", "-e", f"render_files_output={folder}")
     chosen: dict[str, list[dict[str, Any]]] = {}
     for node in NODES:
         items = json.loads((folder / node / "desired-state.json").read_text())
@@ -85,13 +88,12 @@ def main() -> int:
     options.add_argument("--rounds", type=int, default=3)
     rounds = options.parse_args().rounds
     target, count = items_of_hosts(REPO / "build/bench")
-    rate = idle_cpu_rate()
     rows: dict[str, list[tuple[float, float, float]]] = {way: [] for way in WAYS}
     for number in range(rounds + 1):
         for way in WAYS:
             before = host_cpu_s()
             wall_s, controller_s = play(f"tests/bench/{way}.yml", "-e", f"bench_documents={target}")
-            hosts_s = max(0.0, host_cpu_s() - before - rate * wall_s)
+            hosts_s = host_cpu_s() - before
             if number:
                 rows[way].append((wall_s, controller_s, hosts_s / len(NODES)))
             say(f"round {number} {way:9} {wall_s:6.1f} s")
