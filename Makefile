@@ -60,6 +60,10 @@ bench: lab-up ## Ratios measured in one run on the lab (needs root)
 	$(ROOT) $(RUN)/python tests/bench/bench.py
 
 lock: venv ## Resolve the lock files again
-	$(RUN)/python requirements/lock.py
+	for set in controller test; do \
+	  $(RUN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command 'make lock' \
+	    --output-file requirements/$$set.txt requirements/$$set.in; \
+	done
+	$(RUN)/python requirements/lock_engine.py requirements/engine-cpu
 
 .PHONY: help venv lab-up lab-down demo plan lint unit molecule test bench lock
