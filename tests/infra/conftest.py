@@ -88,7 +88,7 @@ def shell() -> Iterator[Callable[[str, str], str]]:
 
     def run(host: str, line: str) -> str:
         command = ["/usr/bin/ssh", "-F", str(STATE / "ssh_config"), host, line]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=60, check=False)
         assert done.returncode == 0, f"{host}: {line}: {done.stdout}{done.stderr}"
         return done.stdout
 

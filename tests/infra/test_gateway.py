@@ -9,7 +9,6 @@ import urllib.request
 from collections.abc import Callable
 from typing import Any
 
-import httpx
 import pytest
 from conftest import STATE
 from openai import OpenAI
@@ -19,15 +18,10 @@ PROMPT = "The operator drains"
 
 
 @pytest.fixture
-def client(base_url: str, secrets: dict[str, str]) -> OpenAI:
+def client(base_url: str, secrets: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> OpenAI:
     """The unmodified openai client."""
-    trusted = ssl.create_default_context(cafile=str(STATE / "gateway-ca.pem"))
-    return OpenAI(
-        base_url=f"{base_url}/v1",
-        api_key=secrets["api_key_client"],
-        max_retries=0,
-        http_client=httpx.Client(verify=trusted, timeout=60),
-    )
+    monkeypatch.setenv("SSL_CERT_FILE", str(STATE / "gateway-ca.pem"))
+    return OpenAI(base_url=f"{base_url}/v1", api_key=secrets["api_key_client"], max_retries=0, timeout=60)
 
 
 def test_openai_client(client: OpenAI) -> None:
