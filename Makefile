@@ -36,7 +36,7 @@ demo: lab-up ## The main job on the lab (needs root): five bare hosts to a serve
 
 plan: venv ## Compile every sample, render every file to build/, print the tables (no root, Linux or macOS)
 	@for sample in $(SAMPLES); do \
-	  echo "== $$sample"; \
+	  echo "== $$sample"; mkdir -p build/$$sample; \
 	  $(RUN)/ansible-playbook -i inventories/$$sample/hosts.yml playbooks/show-plan.yml playbooks/render-files.yml \
 	    -e show_plan_output=$(CURDIR)/build/$$sample/plan.json -e render_files_output=$(CURDIR)/build/$$sample; \
 	done
