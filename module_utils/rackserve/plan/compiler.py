@@ -17,12 +17,12 @@ from .arguments import (
     parse_size,
 )
 from .capacity import gpu_memory, start_times
+from .catalog import Library
 from .description import CLUSTER, EXCUSABLE, HARDWARE, MODEL, OPTIONS, PROFILE, RELEASE
 from .findings import Findings, looks_like_secret
 from .flows import build_flows, scrape_targets
 from .gateway import build_gateway, gateway_host
 from .inventory import Inventory, check_networks, read_inventory
-from .library import Library
 from .merge import apply_overrides
 from .placement import Resolved, check_ports, place
 from .schema import validate
