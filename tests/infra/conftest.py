@@ -28,7 +28,13 @@ def ansible(program: str, *arguments: str, **environment: str) -> subprocess.Com
     return subprocess.run(
         [str(Path(sys.executable).parent / program), "-i", str(INVENTORY), *arguments],
         cwd=REPO,
-        env={**os.environ, "ANSIBLE_CONFIG": str(REPO / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1", **environment},
+        env={
+            **os.environ,
+            "ANSIBLE_CONFIG": str(REPO / "ansible.cfg"),
+            "ANSIBLE_FORCE_COLOR": "0",
+            "ANSIBLE_NOCOLOR": "1",
+            **environment,
+        },
         capture_output=True,
         text=True,
         check=False,
