@@ -103,11 +103,12 @@ def ensure_host_link(lab: Lab, host: Host, run: Run, present: set[str], bridge_l
 def remove(lab: Lab, run: Run, root: Path = Path("/")) -> list[str]:
     """Take the whole network away; what was there, as words."""
     done: list[str] = []
+    # The link first: the kernel takes it away with the hub, but some time after the namespace's name is gone.
+    if lab.uplink_interface in links(run):
+        must(run, "ip", "link", "del", lab.uplink_interface)
+        done.append(f"link {lab.uplink_interface}")
     mine = [name for name in namespaces(root) if name == lab.hub or name.startswith(f"{lab.prefix}-")]
     for name in sorted(mine):
         must(run, "ip", "netns", "del", name)
         done.append(f"namespace {name}")
-    if lab.uplink_interface in links(run):
-        must(run, "ip", "link", "del", lab.uplink_interface)
-        done.append(f"link {lab.uplink_interface}")
     return done

@@ -111,8 +111,8 @@ def test_removal_takes_our_namespaces_and_no_other(tmp_path: Path, root: Path) -
     for name in ("tlab", "tlab-gw", "tlabother", "docker"):
         (root / "run/netns" / name).mkdir(parents=True)
     run = Commands({"ip netns del": "", "ip link del tlab0": "", OWN_LINKS: link_list("tlab0", "eth0")})
-    assert network.remove(make_lab(tmp_path), run, root) == ["namespace tlab", "namespace tlab-gw", "link tlab0"]
-    assert run.changing() == ["ip netns del tlab", "ip netns del tlab-gw", "ip link del tlab0"]
+    assert network.remove(make_lab(tmp_path), run, root) == ["link tlab0", "namespace tlab", "namespace tlab-gw"]
+    assert run.changing() == ["ip link del tlab0", "ip netns del tlab", "ip netns del tlab-gw"]
 
 
 def test_removal_of_nothing_does_nothing(tmp_path: Path, root: Path) -> None:
