@@ -35,6 +35,7 @@ def up(lab: Lab, run: Run, boot: Path, min_disk_mib: int, min_memory_mib: int) -
         # A namespace or a mount that is new cannot belong to a running host: such a host is started afresh.
         rebuilt = not (lab.namespace(host) in present and f"v-{host.name}" in bridge_links)
         rebuilt |= str(lab.root_dir(host)) not in mounted
+        rebuilt |= hosts.supervisor_pid(lab, host) is None
         steps: list[str] = []
         if rebuilt and hosts.stop(lab, [host.name]):
             steps.append("stopped a half-built host")

@@ -150,7 +150,7 @@ def stop(lab: Lab, names: list[str]) -> list[str]:
         for member in processes_of(pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(member, signal.SIGKILL)
-    return sorted(running)
+    return sorted({*running, *(name for name in names if end_orphans(lab, name))})
 
 
 def processes_of(pid: int, root: Path = Path("/")) -> list[int]:
@@ -167,6 +167,30 @@ def processes_of(pid: int, root: Path = Path("/")) -> list[int]:
         found.append(todo.pop())
         todo += children.get(found[-1], [])
     return found[::-1]
+
+
+def orphans(lab: Lab, name: str, root: Path = Path("/")) -> list[int]:
+    """Containers of a host, with all they run, that a killed supervisor left behind; to ask when none supervises."""
+    found: list[int] = []
+    for entry in (root / "proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
+                if words[0].endswith("systemd-nspawn") and f"--machine={lab.prefix}-{name}" in words:
+                    found += processes_of(int(entry.name), root)
+    return found
+
+
+def end_orphans(lab: Lab, name: str) -> bool:
+    """End what a killed supervisor left of a host. True when there was something."""
+    left = orphans(lab, name)
+    for pid in left:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + STOP_TIMEOUT_S
+    while orphans(lab, name) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return bool(left)
 
 
 def unmount(lab: Lab, names: list[str], run: Run) -> list[str]:

@@ -267,3 +267,13 @@ def test_the_supervisor_program_is_a_valid_script() -> None:
     script = Path(__file__).resolve().parents[3] / "roles/lab_host/files/lab-boot"
     assert os.access(script, os.X_OK)
     subprocess.run(["/bin/bash", "-n", str(script)], check=True)
+
+
+def test_a_container_without_its_supervisor_is_found(tmp_path: Path) -> None:
+    lab = make_lab(tmp_path)
+    for pid, words in (("7", "systemd-nspawn\0--machine=tlab-gw"), ("8", "systemd-nspawn\0--machine=tlab-node1")):
+        (tmp_path / "proc" / pid).mkdir(parents=True)
+        (tmp_path / "proc" / pid / "cmdline").write_bytes(words.encode())
+        (tmp_path / "proc" / pid / "stat").write_text(f"{pid} (x) S 1 1")
+    assert hosts.orphans(lab, "gw", tmp_path) == [7]
+    assert hosts.end_orphans(make_lab(tmp_path, prefix="nolab"), "gw") is False
