@@ -208,6 +208,22 @@ def remove_cgroups(lab: Lab, root: Path = Path("/")) -> list[str]:
     top = root / "sys/fs/cgroup"
     for own in [*top.glob(f"*/{lab.prefix}"), *top.glob(lab.prefix)]:
         for folder, _, _ in os.walk(own, topdown=False):
-            Path(folder).rmdir()
+            remove_group(Path(folder))
         done.append(str(own))
     return done
+
+
+def remove_group(folder: Path, timeout_s: float = 10.0) -> None:
+    """Remove an empty control group; one whose killed processes are still leaving is busy for a moment."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            folder.rmdir()
+        except OSError as busy:
+            if time.monotonic() > deadline:
+                raise LabError(
+                    f"{folder}: {busy.strerror}; a process of the lab is left, see its cgroup.procs"
+                ) from busy
+            time.sleep(0.1)
+        else:
+            return

@@ -277,3 +277,12 @@ def test_a_container_without_its_supervisor_is_found(tmp_path: Path) -> None:
         (tmp_path / "proc" / pid / "stat").write_text(f"{pid} (x) S 1 1")
     assert hosts.orphans(lab, "gw", tmp_path) == [7]
     assert hosts.end_orphans(make_lab(tmp_path, prefix="nolab"), "gw") is False
+
+
+def test_a_group_that_stays_busy_is_named(tmp_path: Path) -> None:
+    (tmp_path / "group" / "inside").mkdir(parents=True)
+    with pytest.raises(LabError, match=r"group: .*cgroup\.procs"):
+        hosts.remove_group(tmp_path / "group", timeout_s=0)
+    hosts.remove_group(tmp_path / "group" / "inside")
+    hosts.remove_group(tmp_path / "group")
+    assert not (tmp_path / "group").exists()
