@@ -39,7 +39,7 @@ class _Context:
     """What every step of one compile needs."""
 
     described: dict[str, Any]
-    library: Library
+    catalog: Library
     inventory: Inventory
     findings: Findings
     release: dict[str, Any] | None
@@ -196,16 +196,16 @@ def _complete_model(model: dict[str, Any], parent: str) -> None:
 
 
 def _resolve(spec: dict[str, Any], where: str, context: _Context) -> Resolved | None:
-    findings, hardware, library = context.findings, context.hardware, context.library
+    findings, hardware, catalog = context.findings, context.hardware, context.catalog
     if spec["model"]["revision"] in _MOVING_REVISIONS:
         why = f'"{spec["model"]["revision"]}" names other files tomorrow.'
         findings.error("moving-revision", f"{where}.model.revision", why, "Write the commit.")
     hosts = _engine_hosts(spec, where, context)
     card = profile = None
     if not findings.broken(f"{where}.model.card"):
-        card = library.take("models", spec["model"]["card"], MODEL, f"{where}.model.card", findings)
+        card = catalog.take("models", spec["model"]["card"], MODEL, f"{where}.model.card", findings)
     if not findings.broken(f"{where}.profile"):
-        profile = library.take("profiles", spec["profile"], PROFILE, f"{where}.profile", findings)
+        profile = catalog.take("profiles", spec["profile"], PROFILE, f"{where}.profile", findings)
     if not card or not profile or not hardware or findings.broken(f"{where}.hosts"):
         return None
     device = hardware["device"]
