@@ -61,7 +61,7 @@ bench: lab-up ## Ratios measured in one run on the lab (needs root)
 
 lock: venv ## Resolve the lock files again
 	for set in controller test; do \
-	  $(RUN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command 'make lock' \
+	  $(RUN)/uv pip compile --quiet --universal --python-version 3.11 --no-strip-extras --generate-hashes --custom-compile-command 'make lock' \
 	    --output-file requirements/$$set.txt requirements/$$set.in; \
 	done
 	$(RUN)/python requirements/lock_engine.py requirements/engine-cpu
