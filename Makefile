@@ -48,7 +48,21 @@ lint: venv ## All linters, no finding allowed
 	$(RUN)/yamllint --strict .
 	$(RUN)/ansible-lint --offline --strict
 
-unit: venv ## Unit and contract tests with the coverage gate
+# Commands that tests start, and their Debian packages; the lab's own come with lab-up. An installed haproxy.service is
+# left running: the tests run HAProxy themselves.
+TEST_TOOLS := haproxy:haproxy nft:nftables systemd-analyze:systemd openssl:openssl ssh-keygen:openssh-client zstd:zstd \
+  rsync:rsync gcc:gcc dpkg-deb:dpkg apt-ftparchive:apt-utils gpg:gpg
+tools: export PATH := $(PATH):/usr/sbin:/sbin
+tools: ## Debian packages that the tests need (needs root where one is missing)
+	@missing=$$(for pair in $(TEST_TOOLS); do command -v $${pair%:*} >/dev/null || echo $${pair#*:}; done); \
+	if [ -n "$$missing" ]; then \
+	  echo "== packages for the tests:" $$missing; \
+	  $(ROOT) apt-get -qq update; \
+	  $(ROOT) env DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends $$missing libc6-dev; \
+	  case " $$missing " in *haproxy*) if [ -d /run/systemd/system ]; then $(ROOT) systemctl disable --now haproxy.service; fi;; esac; \
+	fi
+
+unit: venv tools ## Unit and contract tests with the coverage gate
 	$(RUN)/pytest --cov --cov-report=term --cov-fail-under=90
 
 molecule: venv ## The whole main job on a fresh lab (needs root): create to destroy
@@ -66,4 +80,4 @@ lock: venv ## Resolve the lock files again
 	done
 	$(RUN)/python requirements/lock_engine.py requirements/engine-cpu
 
-.PHONY: help venv lab-up lab-down demo plan lint unit molecule test bench lock
+.PHONY: help venv tools lab-up lab-down demo plan lint unit molecule test bench lock
