@@ -9,6 +9,7 @@ short_description: Build or remove the embedded lab of systemd-nspawn hosts
 description:
   - Brings bridge, namespaces, overlays and supervisor processes of all lab hosts to the described state in one call.
   - A half-built lab is finished; a host whose network or root is missing is rebuilt from its own files.
+  - A host that was booted with another machine or other binds is booted afresh; its files stay.
 attributes:
   check_mode:
     support: none
@@ -43,6 +44,15 @@ options:
         description: Address inside O(subnet).
         type: str
         required: true
+      machine:
+        description: Hardware profile that it simulates, for messages. Another one has the host booted afresh.
+        type: str
+        default: ''
+      binds:
+        description: Folders of this machine that it sees read only, source:target. Others have it booted afresh.
+        type: list
+        elements: str
+        default: []
   subnet:
     description: The lab's network; its first address is the bridge.
     type: str
@@ -86,7 +96,12 @@ EXAMPLES = r"""
 - name: Build the lab
   lab_hosts:
     prefix: rslab
-    hosts: [{name: gw, address: 10.77.0.10}]
+    hosts:
+      - {name: gw, address: 10.77.0.10}
+      - name: node1
+        address: 10.77.0.11
+        machine: h20-8
+        binds: ["/var/lib/rackserve-lab/machines/h20-8-0123456789ab:/usr/local/lib/rackserve-lab/hardware"]
     subnet: 10.77.0.0/24
     uplink: 10.77.1.0/30
     state_dir: /var/lib/rackserve-lab
@@ -110,7 +125,12 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.rackserve.lab import build
 from ansible.module_utils.rackserve.lab.spec import Host, Lab, LabError
 
-HOST = {"name": {"type": "str", "required": True}, "address": {"type": "str", "required": True}}
+HOST = {
+    "name": {"type": "str", "required": True},
+    "address": {"type": "str", "required": True},
+    "machine": {"type": "str", "default": ""},
+    "binds": {"type": "list", "elements": "str", "default": []},
+}
 ARGUMENTS = {
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
     "prefix": {"type": "str", "required": True},
@@ -132,7 +152,7 @@ def main() -> None:
     given = module.params
     lab = Lab(
         prefix=given["prefix"],
-        hosts=tuple(Host(host["name"], host["address"]) for host in given["hosts"]),
+        hosts=tuple(Host(h["name"], h["address"], h["machine"], tuple(h["binds"])) for h in given["hosts"]),
         subnet=given["subnet"],
         uplink=given["uplink"],
         state_dir=Path(given["state_dir"]),

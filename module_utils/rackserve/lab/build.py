@@ -12,6 +12,10 @@ from .spec import Host, Lab, LabError, Run, check
 # A root of the hosts' own image that is never booted: releases are built in it.
 BUILDER = Host("builder", "")
 
+# Where hosts find their hardware and, on one of them, the packages of the site's mirror.
+HARDWARE = "/usr/local/lib/rackserve-lab/hardware"
+MIRROR = "/srv/mirror"
+
 SSH_CONFIG = """\
 Host {names}
   User root
@@ -26,6 +30,7 @@ def up(lab: Lab, run: Run, boot: Path, min_disk_mib: int, min_memory_mib: int) -
     """Build what is missing and finish what is half built; {host or 'network' or 'client': what was done}."""
     check(lab)
     machine.refuse(lab, run, min_disk_mib, min_memory_mib)
+    hosts.refuse_other_image(lab, [*lab.hosts, BUILDER])
     lab.state_dir.mkdir(parents=True, exist_ok=True)
     present = network.namespaces()
     done: dict[str, list[str]] = {"network": network.ensure_hub(lab, run, present)}
@@ -36,9 +41,10 @@ def up(lab: Lab, run: Run, boot: Path, min_disk_mib: int, min_memory_mib: int) -
         rebuilt = not (lab.namespace(host) in present and f"v-{host.name}" in bridge_links)
         rebuilt |= str(lab.root_dir(host)) not in mounted
         rebuilt |= hosts.supervisor_pid(lab, host) is None
+        changed = not rebuilt and hosts.booted_otherwise(lab, host)
         steps: list[str] = []
-        if rebuilt and hosts.stop(lab, [host.name]):
-            steps.append("stopped a half-built host")
+        if (rebuilt or changed) and hosts.stop(lab, [host.name]):
+            steps.append("stopped: other machine or binds" if changed else "stopped a half-built host")
         if network.ensure_host_link(lab, host, run, present, bridge_links):
             steps.append("link")
         if hosts.ensure_root(lab, host, run, mounted):
@@ -46,6 +52,7 @@ def up(lab: Lab, run: Run, boot: Path, min_disk_mib: int, min_memory_mib: int) -
         steps += hosts.ensure_identity(lab, host, run)
         if hosts.supervisor_pid(lab, host) is None:
             hosts.start(lab, host, boot)
+            hosts.record_boot(lab, host)
             steps.append("booted")
         done[host.name] = steps
     done["builder"] = ["root"] if hosts.ensure_root(lab, BUILDER, run, mounted) else []
@@ -54,8 +61,11 @@ def up(lab: Lab, run: Run, boot: Path, min_disk_mib: int, min_memory_mib: int) -
     return {name: steps for name, steps in done.items() if steps}
 
 
-def with_light_nodes(named: list[dict[str, str]], extra: int, subnet: str) -> list[dict[str, str]]:
-    """The named hosts and `extra` light ones (`light1`…), each with a free address of the subnet from the top down."""
+def with_light_nodes(named: list[dict[str, str]], extra: int, subnet: str, machine: str = "") -> list[dict[str, str]]:
+    """The named hosts and `extra` light ones (`light1`…), each with a free address of the subnet from the top down.
+
+    `machine` is the hardware profile that the light ones simulate.
+    """
     taken = {host["address"] for host in named}
     try:
         free = [str(address) for address in ipaddress.ip_network(subnet).hosts() if str(address) not in taken][1:]
@@ -63,7 +73,28 @@ def with_light_nodes(named: list[dict[str, str]], extra: int, subnet: str) -> li
         raise LabError(f"lab_host_subnet: {error}; write a network such as 10.77.0.0/24") from error
     if extra > len(free):
         raise LabError(f"lab_host_extra_nodes {extra}: {subnet} has room for {len(free)} more; take a larger subnet")
-    return named + [{"name": f"light{i + 1}", "address": free[-1 - i]} for i in range(extra)]
+    light = {"machine": machine} if machine else {}
+    return named + [{"name": f"light{i + 1}", "address": free[-1 - i], **light} for i in range(extra)]
+
+
+def with_binds(
+    listed: list[dict[str, str]], machines: dict[str, str], mirror: str, mirror_host: str
+) -> list[dict[str, object]]:
+    """Hosts with the folders they see: those with a machine its hardware, one of them the mirror.
+
+    `machines` are the folders of built machines by profile; `mirror` is "" where there is none.
+    """
+    bound: list[dict[str, object]] = []
+    for host in listed:
+        profile = host.get("machine", "")
+        if profile and profile not in machines:
+            raise LabError(
+                f"lab host {host['name']}: machine {profile} was not built; see files/hardware/{profile}.yml"
+            )
+        binds = [f"{machines[profile]}:{HARDWARE}"] if profile else []
+        binds += [f"{mirror}:{MIRROR}"] if mirror and host["name"] == mirror_host else []
+        bound.append({**host, "binds": binds})
+    return bound
 
 
 def client_files(lab: Lab) -> dict[Path, str]:

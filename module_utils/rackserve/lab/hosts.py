@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -20,6 +21,21 @@ STOP_TIMEOUT_S = 20.0
 def mounts(root: Path = Path("/")) -> set[str]:
     """Mount points of this machine."""
     return {line.split()[1] for line in (root / "proc/mounts").read_text().splitlines()}
+
+
+def refuse_other_image(lab: Lab, hosts: list[Host], root: Path = Path("/")) -> None:
+    """Raise LabError when mounted hosts stand on another image than the wanted one: it cannot be changed below them."""
+    mine = {str(lab.root_dir(host)): host.name for host in hosts}
+    other = []
+    for line in (root / "proc/mounts").read_text().splitlines():
+        _, point, kind, options = line.split()[:4]
+        if point in mine and kind == "overlay" and f"lowerdir={lab.image_dir}" not in options.split(","):
+            other.append(mine[point])
+    if other:
+        raise LabError(
+            f"lab hosts {', '.join(sorted(other))} stand on an older image than {lab.image_dir.name}; "
+            "run make lab-down, then this again"
+        )
 
 
 def ensure_root(lab: Lab, host: Host, run: Run, mounted: set[str]) -> bool:
@@ -82,9 +98,27 @@ def supervisor_pid(lab: Lab, host: Host, root: Path = Path("/")) -> int | None:
     return pid if any(part.endswith("lab-boot") for part in command) and host.name in command else None
 
 
+def boot_options(host: Host) -> dict[str, object]:
+    """What a host is booted with beyond its root and its network."""
+    return {"machine": host.machine, "binds": list(host.binds)}
+
+
+def booted_otherwise(lab: Lab, host: Host) -> bool:
+    """True when the running host was booted with other options than it should have, or nothing says with which."""
+    try:
+        return bool(json.loads(lab.boot_record(host).read_text()) != boot_options(host))
+    except (OSError, ValueError):
+        return True
+
+
+def record_boot(lab: Lab, host: Host) -> None:
+    lab.boot_record(host).write_text(json.dumps(boot_options(host), indent=1) + "\n")
+
+
 def start(lab: Lab, host: Host, boot: Path, root: Path = Path("/")) -> None:
     """Start the supervisor as a process that outlives us."""
     command = [str(boot), host.name, lab.namespace(host), str(lab.root_dir(host)), lab.prefix]
+    command += [f"--bind-ro={bind}" for bind in host.binds]
     if (root / "run/systemd/system").is_dir():
         unit = f"--unit={lab.prefix}-{host.name}"
         command = ["systemd-run", "--quiet", "--collect", unit, "-p", "Delegate=yes", "-p", "KillMode=mixed", *command]

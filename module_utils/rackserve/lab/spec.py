@@ -20,10 +20,16 @@ class LabError(Exception):
 
 @dataclass(frozen=True)
 class Host:
-    """A lab host; `address` is inside the lab's subnet."""
+    """A lab host; `address` is inside the lab's subnet.
+
+    `machine` names the hardware profile it simulates, if any; `binds` are folders of this machine that it sees read
+    only, as `source:target`.
+    """
 
     name: str
     address: str
+    machine: str = ""
+    binds: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,10 @@ class Lab:
     def pid_file(self, host: Host) -> Path:
         return self.host_dir(host) / "supervisor.pid"
 
+    def boot_record(self, host: Host) -> Path:
+        """What the running host was booted with."""
+        return self.host_dir(host) / "boot.json"
+
 
 def check(lab: Lab) -> None:
     """Raise LabError on a lab that cannot be."""
@@ -111,3 +121,7 @@ def check(lab: Lab) -> None:
         if host.address in seen:
             raise LabError(f"lab host {host.name}: address {host.address} is taken by {seen[host.address]}")
         seen[host.address] = host.name
+        for bind in host.binds:
+            source, _, target = bind.partition(":")
+            if not (source.startswith("/") and target.startswith("/") and ":" not in target):
+                raise LabError(f"lab host {host.name}: bind {bind!r} must be /source:/target")

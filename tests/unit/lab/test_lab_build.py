@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,31 @@ def test_a_host_that_lost_its_link_is_started_afresh(tmp_path: Path, fake: Machi
     fake.mounts.remove(str(lab.root_dir(lab.hosts[0])))
     done = build.up(lab, commands("v-gw", "v-node1"), Path("/lab-boot"), 0, 0)
     assert done == {"gw": ["stopped a half-built host", "root", "booted"]}
+
+
+def test_a_host_booted_with_another_machine_is_booted_afresh(tmp_path: Path, fake: Machine) -> None:
+    lab = make_lab(tmp_path)
+    build.up(lab, commands(hub=False), Path("/lab-boot"), 0, 0)
+    fake.complete(lab)
+    gateway, node = lab.hosts
+    simulating = make_lab(tmp_path, hosts=(gateway, replace(node, machine="h20-8", binds=("/m:/hardware",))))
+    again = {"node1": ["stopped: other machine or binds", "booted"]}
+    assert build.up(simulating, commands("v-gw", "v-node1"), Path("/lab-boot"), 0, 0) == again
+    assert build.up(simulating, commands("v-gw", "v-node1"), Path("/lab-boot"), 0, 0) == {}
+    assert build.up(lab, commands("v-gw", "v-node1"), Path("/lab-boot"), 0, 0) == again
+    lab.boot_record(gateway).unlink()
+    assert set(build.up(lab, commands("v-gw", "v-node1"), Path("/lab-boot"), 0, 0)) == {"gw"}
+
+
+def test_hosts_see_their_hardware_and_one_the_mirror() -> None:
+    listed = build.with_light_nodes([{"name": "gw", "address": "10.99.0.6"}], 1, "10.99.0.0/29", "h20-8")
+    gateway, light = build.with_binds(listed, {"h20-8": "/machines/h20-8-0123"}, "/mirror/4567", "gw")
+    assert gateway == {"name": "gw", "address": "10.99.0.6", "binds": ["/mirror/4567:/srv/mirror"]}
+    assert light["machine"] == "h20-8"
+    assert light["binds"] == ["/machines/h20-8-0123:/usr/local/lib/rackserve-lab/hardware"]
+    assert build.with_binds(listed, {"h20-8": "/m"}, "", "gw")[0]["binds"] == []
+    with pytest.raises(LabError, match=r"lab host light1: machine h20-8 was not built; see files/hardware/h20-8\.yml"):
+        build.with_binds(listed, {}, "", "gw")
 
 
 def test_a_refusal_comes_before_anything_is_touched(

@@ -10,6 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,17 @@ def test_mount_points_are_read(tmp_path: Path) -> None:
     (tmp_path / "proc").mkdir()
     (tmp_path / "proc/mounts").write_text("overlay /srv/a overlay rw 0 0\nproc /proc proc rw 0 0\n")
     assert hosts.mounts(tmp_path) == {"/srv/a", "/proc"}
+
+
+def test_hosts_on_another_image_are_refused(lab: Lab, tmp_path: Path) -> None:
+    table = tmp_path / "proc/mounts"
+    table.parent.mkdir()
+    line = "overlay {root} overlay rw,lowerdir={image},upperdir=/u 0 0\n"
+    table.write_text(line.format(root=lab.root_dir(lab.hosts[0]), image=lab.image_dir) + "proc /proc proc rw 0 0\n")
+    hosts.refuse_other_image(lab, list(lab.hosts), tmp_path)
+    table.write_text(line.format(root=lab.root_dir(lab.hosts[1]), image=f"{lab.image_dir}d"))
+    with pytest.raises(LabError, match="lab hosts node1 stand on an older image than abc; run make lab-down"):
+        hosts.refuse_other_image(lab, list(lab.hosts), tmp_path)
 
 
 def test_an_overlay_is_mounted_once(lab: Lab) -> None:
@@ -166,6 +178,19 @@ def test_a_supervisor_starts_outlives_its_caller_and_stops(lab: Lab, booted: Cal
     wait_until(lambda: not any(alive(process) for process in [pid, *children]))
     assert hosts.supervisor_pid(lab, gateway) is None
     assert hosts.stop(lab, ["gw", "node1"]) == []
+
+
+def test_the_supervisor_is_told_what_the_host_sees(lab: Lab, booted: Callable[[Host, str], int]) -> None:
+    host = replace(lab.hosts[0], machine="h20-8", binds=("/m:/hardware", "/r:/srv/mirror"))
+    pid = booted(host, OBEDIENT)
+    told = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+    assert told[-4:-1] == ["tlab", "--bind-ro=/m:/hardware", "--bind-ro=/r:/srv/mirror"]
+    assert hosts.booted_otherwise(lab, host) is True
+    hosts.record_boot(lab, host)
+    assert hosts.booted_otherwise(lab, host) is False
+    assert hosts.booted_otherwise(lab, replace(host, binds=())) is True
+    lab.boot_record(host).write_text("{")
+    assert hosts.booted_otherwise(lab, host) is True
 
 
 def test_what_does_not_stop_is_killed_with_all_its_children(
@@ -263,8 +288,18 @@ def test_control_groups_are_removed_in_both_layouts(lab: Lab, tmp_path: Path) ->
     assert hosts.remove_cgroups(lab, tmp_path) == []
 
 
-def test_the_supervisor_program_is_a_valid_script() -> None:
-    script = Path(__file__).resolve().parents[3] / "roles/lab_host/files/lab-boot"
+@pytest.mark.parametrize(
+    "name",
+    [
+        "lab-boot",
+        "image/usr/local/lib/rackserve-lab/simulated-hardware",
+        "image/usr/local/lib/rackserve-lab/simulated-knobs",
+        "image/usr/local/sbin/modprobe",
+        "image/usr/local/sbin/rmmod",
+    ],
+)
+def test_every_program_of_the_lab_is_a_valid_script(name: str) -> None:
+    script = Path(__file__).resolve().parents[3] / "roles/lab_host/files" / name
     assert os.access(script, os.X_OK)
     subprocess.run(["/bin/bash", "-n", str(script)], check=True)
 

@@ -134,6 +134,34 @@ def test_the_filter_lists_named_and_light_hosts() -> None:
     assert listed == [{"name": "gw", "address": "10.99.0.10"}, {"name": "light1", "address": "10.99.0.254"}]
 
 
+def test_the_filter_gives_hosts_their_machines() -> None:
+    machines = {"gw": "", "node1": "h20-8"}
+    listed = rackserve_lab.lab_host_list(
+        {"gw": "10.99.0.3", "node1": "10.99.0.2"}, 1, "10.99.0.0/29", machines, "h100-sxm-8"
+    )
+    assert [host.get("machine") for host in listed] == [None, "h20-8", "h100-sxm-8"]
+    bound = rackserve_lab.lab_host_binds(listed, {"h20-8": "/a", "h100-sxm-8": "/b"}, "/mirror", "gw")
+    assert [host["binds"][0].split(":")[0] for host in bound] == ["/mirror", "/a", "/b"]
+    with pytest.raises(AnsibleFilterError, match="lab host light1: machine h100-sxm-8 was not built"):
+        rackserve_lab.lab_host_binds(listed, {"h20-8": "/a"}, "", "gw")
+
+
+def test_the_filter_finds_modules_of_the_controller() -> None:
+    assert rackserve_lab.lab_host_python_file("json").endswith("/json/__init__.py")
+    with pytest.raises(AnsibleFilterError, match="no_such_module is not in the controller's environment"):
+        rackserve_lab.lab_host_python_file("no_such_module")
+
+
+def test_lab_hosts_are_told_what_they_see(
+    call: Callable[..., Answer], lab_arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Lab] = []
+    monkeypatch.setattr(build, "up", lambda lab, *_: seen.append(lab) or {})
+    host = {**lab_arguments["hosts"][0], "machine": "h20-8", "binds": ["/m:/hardware"]}
+    call(lab_hosts.main, lab_arguments | {"hosts": [host]})
+    assert (seen[0].hosts[0].machine, seen[0].hosts[0].binds) == ("h20-8", ("/m:/hardware",))
+
+
 def test_the_filter_says_when_there_is_no_room() -> None:
     with pytest.raises(AnsibleFilterError, match="lab_host_extra_nodes 9"):
         rackserve_lab.lab_host_list({}, 9, "10.99.0.0/29")

@@ -40,6 +40,8 @@ def test_a_sound_lab_passes(tmp_path: Path) -> None:
         ({"hosts": (Host("gw", "10.99.0.1"),)}, "address 10.99.0.1 is taken by the bridge"),
         ({"hosts": (Host("a", "10.99.0.9"), Host("b", "10.99.0.9"))}, "lab host b: address 10.99.0.9 is taken by a"),
         ({"hosts": (Host("gw", "gw.example"),)}, "lab host gw: 'gw.example' is not an address"),
+        ({"hosts": (Host("gw", "10.99.0.9", binds=("/m",)),)}, "lab host gw: bind '/m' must be /source:/target"),
+        ({"hosts": (Host("gw", "10.99.0.9", binds=("/m:/a:rw",)),)}, "bind '/m:/a:rw' must be"),
     ],
 )
 def test_a_lab_that_cannot_be_is_refused_in_one_line(tmp_path: Path, changes: dict[str, object], said: str) -> None:
