@@ -59,7 +59,9 @@ class RenderedLab:
         self._fill_cache()
 
     def _fill_cache(self) -> None:
-        """Records of a built release and of model weights, as far as roles read them when they render."""
+        """Records of a built release and of model weights, and a key, as far as roles read them when they render."""
+        self.cache.mkdir(parents=True, exist_ok=True)
+        (self.cache / "repository-key.asc").write_text("-----BEGIN PGP PUBLIC KEY BLOCK-----\nplaceholder\n")
         for host in self.plan["slices"].values():
             for model in host["models"]:
                 (self.cache / "models" / model["name"]).mkdir(parents=True, exist_ok=True)
@@ -105,6 +107,7 @@ class RenderedLab:
             "rackserve_plan": self.plan,
             "serving_runtime_cache_dir": str(self.cache),
             "model_store_cache_dir": str(self.cache / "models"),
+            "nvidia_driver_key_file": str(self.cache / "repository-key.asc"),
         }
         return self._evaluate(text, variables | given | extra)
 

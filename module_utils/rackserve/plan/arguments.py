@@ -138,9 +138,9 @@ def engine_argv(release: dict[str, Any], instance: dict[str, Any], args: dict[st
 
 
 def engine_environment(
-    instance: dict[str, Any], hardware: dict[str, Any], interface: str, ready_timeout_s: int, own: dict[str, str]
+    instance: dict[str, Any], device: str, omp_threads: int, interface: str, ready_timeout_s: int
 ) -> dict[str, str]:
-    """The environment of an engine: what every engine needs, then the device's, then the deployment's own."""
+    """The environment of an engine: what every engine needs, then the device's."""
     env = {
         "VLLM_HOST_IP": instance["address"],
         "VLLM_NO_USAGE_STATS": "1",
@@ -148,13 +148,13 @@ def engine_environment(
         "HF_HUB_OFFLINE": "1",
         "GLOO_SOCKET_IFNAME": interface,
     }
-    if hardware["device"] == "cuda":
+    if device == "cuda":
         env["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
         env["CUDA_VISIBLE_DEVICES"] = ",".join(str(gpu) for gpu in instance["gpu_ids"])
         env["NCCL_SOCKET_IFNAME"] = interface
     else:
-        env["OMP_NUM_THREADS"] = str(hardware["omp_threads"])
+        env["OMP_NUM_THREADS"] = str(omp_threads)
         env["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
         # A request for logprobs compiles a kernel, which kills the engine on a host without a C++ compiler.
         env["TORCHDYNAMO_DISABLE"] = "1"
-    return dict(sorted({**env, **own}.items()))
+    return env

@@ -11,7 +11,7 @@ from .placement import Resolved
 
 _GIB = 2**30
 _MIB = 2**20
-_DEFAULT_UTILIZATION = 0.9
+_DEFAULT_UTILIZATION = 0.92  # of vLLM 0.32 and later
 _START_MARGIN_S = 60
 
 
@@ -25,6 +25,21 @@ def start_times(hardware: dict[str, Any], card: dict[str, Any]) -> tuple[int, in
         f"= {ready_s} s until ready, systemd waits {ready_s + _START_MARGIN_S} s"
     )
     return ready_s, ready_s + _START_MARGIN_S, text
+
+
+def gpu_memory_needed_mib(hardware: dict[str, Any], item: Resolved) -> int:
+    """What an engine has to find free on each of its GPUs, MiB.
+
+    vLLM refuses to start with less than memory x gpu_memory_utilization, also where kv_cache_memory_bytes decides how
+    much it takes; then weights, cache and reserve have to fit as well.
+    """
+    share = item.args.get("gpu_memory_utilization", _DEFAULT_UTILIZATION)
+    needed: int = math.ceil(hardware["memory_mib"] * share)
+    fixed = parse_size(item.args.get("kv_cache_memory_bytes"))
+    if fixed:
+        weights = item.card["weights_bytes"] / item.spec["tensor_parallel_size"]
+        needed = max(needed, math.ceil((weights + fixed) / _MIB) + int(hardware["activation_reserve_mib"]))
+    return needed
 
 
 def gpu_memory(hardware: dict[str, Any], item: Resolved, findings: Findings) -> list[str]:

@@ -16,9 +16,11 @@ from .arguments import (
     engine_environment,
     parse_size,
 )
-from .capacity import gpu_memory, start_times
+from .capacity import gpu_memory, gpu_memory_needed_mib, start_times
 from .catalog import Library
 from .description import CLUSTER, EXCUSABLE, HARDWARE, MODEL, OPTIONS, PROFILE, RELEASE
+from .device import check_device, engine_device, planned_hardware
+from .driver import build_driver
 from .findings import Findings, looks_like_secret
 from .flows import build_flows, scrape_targets
 from .gateway import build_gateway, gateway_host
@@ -45,6 +47,12 @@ class _Context:
     release: dict[str, Any] | None
     hardware: dict[str, Any] | None
     options: list[str] | None
+    driver: dict[str, Any] | None
+
+    @property
+    def device(self) -> str:
+        """What engines run on."""
+        return engine_device(self.release, self.hardware) if self.hardware else ""
 
 
 def compile_plan(cluster: Any, groups: Any, addresses: Any, library: Library, overrides: Any = None) -> dict[str, Any]:
@@ -64,7 +72,9 @@ def compile_plan(cluster: Any, groups: Any, addresses: Any, library: Library, ov
     network["management_cidrs"] = check_networks(
         network["management_cidrs"], "cluster.network.management_cidrs", findings
     )
+    check_device(release, hardware, described["simulated_hardware"], findings)
     _check_platform(release, hardware, network["fabric"], findings)
+    driver = build_driver(described, release, hardware, findings)
     options = None
     if release:
         if release["options"]:
@@ -72,9 +82,9 @@ def compile_plan(cluster: Any, groups: Any, addresses: Any, library: Library, ov
         path = f"{described['paths']['releases']}/{described['release']}"
         release = {"id": described["release"], "path": path, **{part: release[part] for part in _RELEASE_PARTS}}
     if hardware:
-        hardware = {"id": described["hardware"], **hardware}
+        hardware = planned_hardware(described["hardware"], hardware, described["simulated_hardware"])
     inventory = read_inventory(groups, addresses, findings)
-    context = _Context(described, library, inventory, findings, release, hardware, options)
+    context = _Context(described, library, inventory, findings, release, hardware, options, driver)
     plan = _plan(context, _resolve_all(context), changes)
     _excuse(described["exceptions"], findings)
     plan["hash"] = plan_hash(plan)
@@ -92,6 +102,7 @@ def _plan(context: _Context, deployments: list[Resolved], changes: list[dict[str
         "hash": "",
         "release": context.release,
         "hardware": context.hardware,
+        "driver": context.driver,
         "overrides": changes,
         "deployments": [_summary(item) for item in deployments],
         "instances": [],
@@ -147,9 +158,6 @@ def _check_platform(
     if release and not release["built"]:
         why = "release set is described, its builder and driver roles come later."
         findings.warning("release-not-built", "cluster.release", why, "Plan with it; it cannot be installed yet.")
-    if release and hardware and release["device"] != hardware["device"]:
-        why = f"the release is for {release['device']}, the hardware is {hardware['device']}."
-        findings.error("device-mismatch", "cluster.release", why, "Choose a release for this hardware.")
     where = "cluster.network.fabric"
     if fabric["kind"] != "none" and not fabric["hcas"]:
         findings.error("fabric-without-hcas", f"{where}.hcas", "a fabric needs adapters.", "Say how many a host has.")
@@ -208,9 +216,9 @@ def _resolve(spec: dict[str, Any], where: str, context: _Context) -> Resolved | 
         profile = catalog.take("profiles", spec["profile"], PROFILE, f"{where}.profile", findings)
     if not card or not profile or not hardware or findings.broken(f"{where}.hosts"):
         return None
-    device = hardware["device"]
+    device = context.device
     if device not in profile["devices"]:
-        why = f'profile "{spec["profile"]}" is for {", ".join(profile["devices"])}; the hardware is {device}.'
+        why = f'profile "{spec["profile"]}" is for {", ".join(profile["devices"])}; engines run on {device}.'
         findings.error("profile-device", f"{where}.profile", why, "Choose another profile.")
     args = _arguments(spec, where, card, profile, context)
     kind = context.described["network"]["fabric"]["kind"]
@@ -234,7 +242,7 @@ def _arguments(
     spec: dict[str, Any], where: str, card: dict[str, Any], profile: dict[str, Any], context: _Context
 ) -> dict[str, Any]:
     """The engine's arguments: card and profile first, the deployment's over them; a whole max_model_len always."""
-    findings, device = context.findings, (context.hardware or {})["device"]
+    findings, device = context.findings, context.device
     base = {"max_model_len": card["max_model_len"], "shutdown_timeout": profile["shutdown_timeout_s"]}
     spot = f"files/profiles.yml:{spec['profile']}.engine_args"
     usual = check_arguments(drop_nulls(profile["engine_args"]), device, spot, findings)
@@ -299,8 +307,11 @@ def _instances(
             "stop_timeout_s": item.args["shutdown_timeout"] + _STOP_MARGIN_S,
             "start_timeout_s": start_s,
         }
+        if hardware["device"] == "cuda":
+            instance["gpu_memory_needed_mib"] = gpu_memory_needed_mib(hardware, item)
         instance["argv"] = engine_argv(release, instance, item.args)
-        instance["env"] = engine_environment(instance, hardware, interface, ready_s, item.env)
+        env = engine_environment(instance, context.device, hardware["omp_threads"], interface, ready_s)
+        instance["env"] = dict(sorted({**env, **item.env}.items()))
         instances.append(instance)
     return instances
 

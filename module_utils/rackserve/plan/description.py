@@ -146,6 +146,36 @@ _SLO = Field(
     },
 )
 
+_REPOSITORY = Field(
+    "object",
+    "Where NVIDIA's driver packages come from: the site's mirror, a flat repository that is signed.",
+    nullable=True,
+    keys={
+        "uri": Field(
+            "text",
+            "Its address, as the hosts reach it.",
+            required=True,
+            pattern=r"https?://[A-Za-z0-9.:\[\]-]+/([A-Za-z0-9._~+-]+/)*",
+            pattern_means="an http or https address that ends in / (no user, password or query)",
+            secret=True,
+        ),
+        "key": Field(
+            "text",
+            "OpenPGP key it is signed with: a file on the controller, relative to the repository.",
+            required=True,
+            pattern=r"(?!.*(?:^|/)\.\.(?:/|$))[A-Za-z0-9._/@+=-]+\.(asc|gpg)",
+            pattern_means="a path that ends in .asc (ASCII) or .gpg (binary), no ..",
+        ),
+        "suite": Field(
+            "text",
+            "Its folder below the address.",
+            default="./",
+            pattern=r"([A-Za-z0-9._-]+/)+|/",
+            pattern_means="a folder that ends in /",
+        ),
+    },
+)
+
 DEPLOYMENT = Field(
     "object",
     "One served model.",
@@ -202,7 +232,19 @@ CLUSTER = Field(
         "name": _name("Name of the cluster."),
         "release": _file_id("Version set: `files/releases/<release>.yml`."),
         "hardware": _file_id("Hardware profile: `files/hardware/<hardware>.yml`."),
+        "simulated_hardware": Field(
+            "flag",
+            "The profile's GPUs are simulated, as in the lab; engines of a release for CPUs stand for their engines.",
+            default=False,
+        ),
         "network": _NETWORK,
+        "driver": Field(
+            "text",
+            "On GPU hosts. `release`: the release's version is installed; `preinstalled`: the site brings its own.",
+            default="release",
+            choices=("release", "preinstalled"),
+        ),
+        "repositories": Field("object", "Package repositories of the site.", keys={"nvidia": _REPOSITORY}),
         "gateway": _GATEWAY,
         "paths": Field(
             "object",
@@ -231,6 +273,11 @@ def _text(doc: str, nullable: bool = True) -> Field:
     return Field("text", doc, nullable=nullable, required=not nullable)
 
 
+def _packages(doc: str) -> Field:
+    version = Field("text", "", pattern=r"[0-9][A-Za-z0-9.+~:-]*", pattern_means="a package's full version")
+    return Field("map", doc, pattern=r"[a-z0-9][a-z0-9.+-]+", pattern_means="a package's name", item=version)
+
+
 RELEASE = Field(
     "object",
     "A version set.",
@@ -245,6 +292,8 @@ RELEASE = Field(
         "lock": _text("Lock file, relative to the repository."),
         "options": _text("Engine options it knows: `files/options/<options>.yml`; null: names are not checked."),
         "distributions": Field("list", "Operating systems it is for.", item=_text("A name.")),
+        "driver_packages": _packages("Packages of the driver, name to exact version."),
+        "fabric_manager_packages": _packages("The same for Fabric Manager."),
         **{
             part: _text(f"Version of {part}.")
             for part in ("python", "vllm", "torch", "ray", "driver", "fabric_manager", "cuda", "cudnn", "nccl")
@@ -271,6 +320,12 @@ HARDWARE = Field(
         "start_base_s": _whole("Start of an engine without its weights, s.", None, 1, 7200, required=True),
         "activation_reserve_mib": _whole("Set aside for activations and graphs on each GPU, MiB.", 0, 0, 10**6),
         "omp_threads": _whole("OpenMP threads of a CPU engine.", 1, 1, 512),
+        "fabric_manager": Field(
+            "flag", "The host has to run Fabric Manager; default: its `machine` has NVSwitches.", nullable=True
+        ),
+        "machine": Field("argument", "The machine that the lab simulates; hardware/profile.py checks it."),
+        "sources": Field("argument", "Where values come from: citations by id."),
+        "cites": Field("argument", "The source of each value by its path; the longest prefix wins."),
     },
 )
 

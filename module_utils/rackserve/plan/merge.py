@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+import json
+import re
 from typing import Any
 
 from .findings import Findings, did_you_mean, looks_like_secret
 
 _HIDDEN_PARTS = ("api_keys", "env")
+_CREDENTIALS = re.compile(r"://[^/\s\"]*@|\?[^\s\"]*=")
 
 
 def apply_overrides(cluster: Any, patch: Any, findings: Findings) -> tuple[Any, list[dict[str, Any]]]:
@@ -79,9 +82,11 @@ def _merge(target: Any, patch: Any, where: str, changes: list[dict[str, Any]]) -
 
 
 def _shown(where: str, value: Any) -> Any:
-    """The value for people; key-like text under api_keys and env is not repeated."""
+    """The value for people; key-like text under api_keys and env, and an address with credentials, is not repeated."""
     if any(part in where.split(".") for part in _HIDDEN_PARTS):
         values = value if isinstance(value, list) else [value]
         if any(looks_like_secret(item) for item in values):
             return "(hidden)"
+    if "repositories" in where.split(".") and _CREDENTIALS.search(json.dumps(value, default=str)):
+        return "(hidden)"
     return copy.deepcopy(value)

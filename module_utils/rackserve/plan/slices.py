@@ -21,7 +21,8 @@ def build_slices(plan: dict[str, Any], network: dict[str, Any], take_over: list[
         mine = by_host.get(host, [])
         is_gateway = bool(gateway) and gateway["host"] == host
         names = {item["deployment"] for item in mine}
-        roles = ["host_baseline", "firewall"]
+        driver = plan["driver"] if host in inventory.members("gpu") else None
+        roles = ["host_baseline", *(["nvidia_driver"] if driver else []), "firewall"]
         roles += ["serving_runtime", "model_store", "vllm"] if mine else []
         roles += ["load_balancer"] if is_gateway else []
         slices[host] = {
@@ -33,6 +34,8 @@ def build_slices(plan: dict[str, Any], network: dict[str, Any], take_over: list[
             "network": {key: network[key] for key in ("cluster_interface", "management_cidrs")},
             "hosts": everyone,
             "release": plan["release"] if mine else None,
+            "simulated_hardware": bool(plan["hardware"] and plan["hardware"]["simulated"]),
+            "driver": driver,
             "models": models(item for item in plan["deployments"] if item["name"] in names),
             "instances": mine,
             "gateway": gateway if is_gateway else None,

@@ -15,9 +15,15 @@ def plan_tables(plan: dict[str, Any]) -> list[str]:
     """Lines: instances, gateway slots, flows, capacity, overrides and findings, each under its heading."""
     release, gateway = plan["release"] or {}, plan["gateway"]
     lines = [f"cluster {plan['cluster']}, release {release.get('id')}, plan {plan['hash'][:12]}"]
+    simulated = bool(plan["hardware"] and plan["hardware"]["simulated"])
+    if simulated:
+        lines += [f"hardware {plan['hardware']['id']}: its GPUs are simulated"]
+    if plan["driver"]:
+        driver = plan["driver"]
+        lines += [f"driver {driver['version']}, {len(driver['packages'])} packages from {driver['repository']['uri']}"]
     lines += _table(
         "Instances",
-        ("unit", "host", "address", "port", "GPUs", "model", "context"),
+        ("unit", "host", "address", "port", "simulated GPUs" if simulated else "GPUs", "model", "context"),
         [
             (
                 item["unit"],

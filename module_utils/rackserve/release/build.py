@@ -22,7 +22,7 @@ from .wheelhouse import download_wheels, lock_digest
 RECIPE = 1
 """Raised whenever the same inputs would give another tree."""
 
-IMPORTS = ("vllm.entrypoints.cli.main", "vllm.entrypoints.openai.api_server")
+IMPORTS = ("vllm.entrypoints.cli.main", "vllm.entrypoints.openai.api_server", "pynvml")
 _NEEDED_BYTES = 6 << 30
 _IMPORT = """\
 import importlib, sys, sysconfig

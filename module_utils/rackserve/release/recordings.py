@@ -31,7 +31,7 @@ def golden_answers(plan: dict[str, Any], folder: Path) -> dict[str, Any]:
     """{deployment: recorded answers} from `folder`; a deployment nothing was recorded for is left out."""
     answers = {}
     for chosen in golden_instances(plan):
-        name = f"{plan['release']['id']}--{chosen['card']}--{plan['hardware']['id']}.json"
+        name = f"{plan['release']['id']}--{chosen['card']}--{plan['hardware']['golden_class']}.json"
         path = folder / name
         if path.is_file():
             answers[chosen["instance"]["deployment"]] = json.loads(path.read_text())

@@ -65,10 +65,13 @@ def choose_wheels(locked: Sequence[Requirement], wheelhouse: Path) -> dict[str, 
 
 
 def wanted(locked: Sequence[Requirement], chosen: dict[str, Path]) -> list[Requirement]:
-    """``locked`` without nvidia-* and cuda-* when the chosen torch is a CPU build (+cpu), which needs none of them."""
+    """``locked`` without nvidia-* and cuda-* when the chosen torch is a CPU build (+cpu), which needs none of them.
+
+    nvidia-ml-py stays: it is no part of CUDA, and the guard of GPUs needs it.
+    """
     if "torch" not in chosen or "+cpu-" not in chosen["torch"].name:
         return list(locked)
-    return [one for one in locked if not one.name.startswith(("nvidia-", "cuda-"))]
+    return [one for one in locked if one.name == "nvidia-ml-py" or not one.name.startswith(("nvidia-", "cuda-"))]
 
 
 def take_local(locked: Sequence[Requirement], wheelhouse: Path, find_links: Sequence[Path]) -> None:

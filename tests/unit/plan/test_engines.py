@@ -222,6 +222,48 @@ def test_capacity_agrees_with_the_physics(compiled: Compile) -> None:
     assert codes(low) == ["weights-do-not-fit"]
 
 
+def needed(plan: dict[str, Any]) -> list[int]:
+    assert plan_errors(plan) == []
+    return sorted({item["gpu_memory_needed_mib"] for item in plan["instances"]})
+
+
+def test_what_an_engine_has_to_find_free(compiled: Compile) -> None:
+    gib, args = 2**30, f"{D}.engine_args"
+    # 97,871 MiB x 0.92, rounded up: vLLM compares with what is free when it starts.
+    assert needed(compiled(H20)) == [90042]
+    assert needed(compiled(H20, {f"{args}.gpu_memory_utilization": 0.95})) == [92978]
+    # Without the argument vLLM takes its own 0.92; a fixed cache that fits beside the weights demands no more.
+    assert needed(compiled(H20, {args: {"gpu_memory_utilization": None, "max_model_len": "8k"}})) == [90042]
+    assert needed(compiled(H20, {f"{args}.kv_cache_memory_bytes": 6 * gib})) == [90042]
+    # 672,600,000,000 bytes of weights / 8 + 13 GiB = 93,493 MiB, and 3,072 MiB of reserve, are more than that.
+    assert needed(compiled(H20, {f"{args}.kv_cache_memory_bytes": 13 * gib})) == [96565]
+
+
+def test_hardware_without_gpus_demands_no_gpu_memory(compiled: Compile) -> None:
+    plan = compiled("lab", {"hardware": "lab-cpu", "simulated_hardware": False, "network.fabric": {}})
+    assert plan_errors(plan) == []
+    assert all("gpu_memory_needed_mib" not in item and item["gpu_ids"] == [] for item in plan["instances"])
+    assert {part["simulated_hardware"] for part in plan["slices"].values()} == {False}
+
+
+def test_engines_beside_simulated_gpus_are_cpu_engines_in_their_places(compiled: Compile) -> None:
+    plan = compiled("lab", {f"{D}.replicas": 8})
+    assert plan_errors(plan) == []
+    assert (plan["hardware"]["simulated"], plan["hardware"]["golden_class"]) == (True, "simulated-h20-8")
+    assert {part["simulated_hardware"] for part in plan["slices"].values()} == {True}
+    mine = [item for item in plan["instances"] if item["host"] == "node1"]
+    assert [item["gpu_ids"] for item in mine] == [[0], [1]]
+    assert {item["gpu_memory_needed_mib"] for item in mine} == {90042}
+    for item in mine:
+        assert {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}.items() <= item["env"].items()
+        assert not {"CUDA_VISIBLE_DEVICES", "NCCL_SOCKET_IFNAME"} & set(item["env"])
+    text = "\n".join(plan["capacity"]["tiny-deepseek"]["text"])
+    assert "with 8 slots" in text and "gpu_memory_utilization 0.92 = 87.9 GiB per GPU" in text
+    assert codes(compiled("lab", {f"{D}.profile": "balanced"})) == ["profile-device"]
+    real = compiled(H20)["hardware"]
+    assert (real["simulated"], real["golden_class"]) == (False, "h20-8")
+
+
 def test_kv_cache_of_a_fixed_size_is_checked(compiled: Compile) -> None:
     gib = 2**30
     fits = compiled(H20, {f"{D}.engine_args.kv_cache_memory_bytes": 6 * gib})
@@ -304,6 +346,12 @@ def test_tables_show_everything(compiled: Compile) -> None:
     for part in ("vllm-tiny-deepseek-3.service", "be_tiny-deepseek", "(spare)", "https://10.77.0.10:9443"):
         assert part in text
     assert "cluster.gateway.port: 8443 -> 9443" in text
-    assert text.rstrip().endswith("none")
+    assert "hardware h20-8: its GPUs are simulated" in text
+    assert "  simulated GPUs  " in text
+    assert "note [simulated-hardware]" in text
+    real = "\n".join(plan_tables(compiled(H20)))
+    assert "simulated" not in real
+    bare = {"hardware": "lab-cpu", "simulated_hardware": False, "network.fabric": {}}
+    assert "\n".join(plan_tables(compiled("lab", bare))).endswith("Findings\n  none")
     empty = "\n".join(plan_tables(compiled("lab", {"deployments": [], "gateway": None})))
     assert "warning [no-deployments]" in empty

@@ -18,7 +18,11 @@ WRONG: list[tuple[str, dict[str, Any], str, str]] = [
     ("lab", {"release": "2026.11-cpuu"}, "unknown-release", "cluster.release"),
     ("lab", {"release": "../../etc"}, "bad-name", "cluster.release"),
     ("lab", {"hardware": "lab-gpu"}, "unknown-hardware", "cluster.hardware"),
-    ("lab", {"hardware": "h20-8"}, "device-mismatch", "cluster.release"),
+    ("lab", {"simulated_hardware": False}, "device-mismatch", "cluster.release"),
+    (H20, {"release": "2026.11-cpu"}, "device-mismatch", "cluster.release"),
+    ("lab", {"hardware": "lab-cpu"}, "nothing-to-simulate", "cluster.simulated_hardware"),
+    (H20, {"simulated_hardware": True}, "simulated-needs-cpu-release", "cluster.simulated_hardware"),
+    ("lab", {"simulated_hardware": "yes"}, "wrong-type", "cluster.simulated_hardware"),
     ("lab", {"netwrok": {}}, "unknown-key", "cluster.netwrok"),
     ("lab", {"network": None}, "missing-key", "cluster.network"),
     ("lab", {"network": []}, "wrong-type", "cluster.network"),
@@ -54,8 +58,8 @@ WRONG: list[tuple[str, dict[str, Any], str, str]] = [
     ("lab", {f"{D}.layout": "single"}, "single-needs-one-host", "cluster.deployments[0].hosts"),
     ("lab", {f"{D}.hosts": ["node1", "node1"]}, "duplicate-host", "cluster.deployments[0].hosts"),
     ("lab", {f"{D}.hosts": "gw"}, "group-mismatch", "cluster.deployments[0].hosts"),
-    ("lab", {f"{D}.tensor_parallel_size": 4}, "tp-too-large", "cluster.deployments[0].tensor_parallel_size"),
-    ("lab", {f"{D}.replicas": 9}, "too-many-replicas", "cluster.deployments[0].replicas"),
+    ("lab", {f"{D}.tensor_parallel_size": 16}, "tp-too-large", "cluster.deployments[0].tensor_parallel_size"),
+    ("lab", {f"{D}.replicas": 33}, "too-many-replicas", "cluster.deployments[0].replicas"),
     ("lab", {f"{D}.port_base": 65535, f"{D}.replicas": 8}, "port-range", "cluster.deployments[0].port_base"),
     ("lab", {f"{D}.engine_args": {"max-model-len": 1}}, "bad-name", "cluster.deployments[0].engine_args.max-model-len"),
     (
@@ -124,9 +128,9 @@ def test_misspelt_words_get_a_suggestion(compiled: Compile) -> None:
 
 
 def test_arithmetic_stands_in_the_finding(compiled: Compile) -> None:
-    plan = compiled("lab", {f"{D}.replicas": 9})
+    plan = compiled("lab", {f"{D}.replicas": 33})
     why = next(item["why"] for item in plan["findings"] if item["code"] == "too-many-replicas")
-    assert "4 host(s) x floor(2 slots / TP 1) = 8" in why
+    assert "4 host(s) x floor(8 slots / TP 1) = 32" in why
 
 
 def test_all_errors_are_listed_at_once(compiled: Compile) -> None:
@@ -163,7 +167,7 @@ def test_a_secret_in_the_environment_is_refused_and_not_planned(name: str, value
         ({"deployments": []}, "no-deployments"),
         ({f"{D}.replicas": 5}, "uneven-replicas"),
         ({f"{D}.port_base": 40000}, "ephemeral-port"),
-        ({"network.fabric": {"kind": "roce", "hcas": 2, "rate_gbps": 200}}, "fabric-differs"),
+        ({"network.fabric": {"kind": "roce", "hcas": 4, "rate_gbps": 200}}, "fabric-differs"),
     ],
 )
 def test_doubtful_description_is_warned_about(patch: dict[str, Any], code: str, compiled: Compile) -> None:
@@ -181,13 +185,14 @@ def test_unknown_group_and_gateway_on_gpu_host_are_warnings(compiled: Compile) -
 def test_exception_turns_its_warning_into_a_note_and_is_reported_when_unused(compiled: Compile) -> None:
     plan = compiled("lab", {f"{D}.replicas": 5, "exceptions": ["uneven-replicas", "enforce-eager"]})
     assert codes(plan, "warning") == []
-    assert codes(plan, "note") == ["uneven-replicas", "exception-unused"]
+    assert codes(plan, "note") == ["simulated-hardware", "uneven-replicas", "exception-unused"]
 
 
 def test_idle_host_is_a_note(compiled: Compile) -> None:
     plan = compiled("lab", {f"{D}.replicas": 3})
-    assert [(item["code"], item["where"]) for item in plan["findings"]] == [("idle-host", "inventory.node4")]
-    assert plan["slices"]["node4"]["roles"] == ["host_baseline", "firewall"]
+    found = [(item["code"], item["where"]) for item in plan["findings"]]
+    assert found == [("simulated-hardware", "cluster.simulated_hardware"), ("idle-host", "inventory.node4")]
+    assert plan["slices"]["node4"]["roles"] == ["host_baseline", "nvidia_driver", "firewall"]
 
 
 def test_two_deployments_must_not_collide(compiled: Compile) -> None:
@@ -199,7 +204,7 @@ def test_two_deployments_must_not_collide(compiled: Compile) -> None:
     assert "duplicate-served-model-name" in codes(compiled("lab", {"deployments": [first, third]}))
     fourth = {**third, "served_model_name": "other"}
     assert set(codes(compiled("lab", {"deployments": [first, fourth]}))) == {"port-taken"}
-    fifth = {**fourth, "port_base": 8100, "replicas": 8}
+    fifth = {**fourth, "port_base": 8100, "replicas": 32}
     assert set(codes(compiled("lab", {"deployments": [first, fifth]}))) == {"slots-overallocated"}
 
 

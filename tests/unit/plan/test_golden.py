@@ -29,8 +29,9 @@ def test_every_sample_is_covered() -> None:
     assert {path.parent.name for path in (REPO / "tests/golden").glob("*/plan.json")} == set(SAMPLES)
 
 
-def test_lab_plan_has_no_finding(library: Library) -> None:
-    assert compile_plan(*load_site("lab"), library)["findings"] == []
+def test_lab_plan_has_no_finding_but_that_it_is_simulated(library: Library) -> None:
+    found = compile_plan(*load_site("lab"), library)["findings"]
+    assert [(item["severity"], item["code"]) for item in found] == [("note", "simulated-hardware")]
 
 
 @pytest.mark.parametrize("name", ["h20-4x8-deepseek-v3", "rtx5090-single"])

@@ -258,7 +258,7 @@ def test_one_engine_of_each_deployment_is_recorded() -> None:
 def test_recorded_answers_are_found_by_deployment(tmp_path: Path) -> None:
     plan = {
         "release": {"id": "r"},
-        "hardware": {"id": "lab"},
+        "hardware": {"id": "h20-8", "golden_class": "lab"},
         "instances": [
             {"name": "a-0", "deployment": "a", "host": "h", "model_path": "/m/a"},
             {"name": "b-0", "deployment": "b", "host": "h", "model_path": "/m/b"},

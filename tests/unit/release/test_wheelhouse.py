@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from rackserve.release.host import ReleaseError
 from rackserve.release.wheelhouse import (
+    Requirement,
     choose_wheels,
     download_wheels,
     lock_digest,
@@ -127,6 +128,18 @@ def test_the_written_lock_names_the_chosen_build(tmp_path: Path) -> None:
         f"click==8.5.1 --hash=sha256:{digest(b'other')}",
         f"torch==2.13.0+cpu --hash=sha256:{digest(b'cpu')}",
     ]
+
+
+def test_a_cpu_build_needs_no_cuda_and_keeps_what_reads_gpus() -> None:
+    names = ("torch", "nvidia-nccl-cu13", "nvidia-ml-py", "cuda-bindings")
+    locked = [Requirement(name, "1", {"0"}) for name in names]
+    assert [one.name for one in wanted(locked, {"torch": Path(TORCH_CPU)})] == ["torch", "nvidia-ml-py"]
+    assert wanted(locked, {"torch": Path(TORCH_CUDA)}) == locked
+
+
+def test_the_lock_of_the_cpu_engine_has_what_reads_gpus() -> None:
+    text = (Path(__file__).resolve().parents[3] / "requirements/engine-cpu.txt").read_text()
+    assert "nvidia-ml-py" in [one.name for one in parse_lock(text)]
 
 
 def test_a_local_wheel_is_copied_once(tmp_path: Path) -> None:

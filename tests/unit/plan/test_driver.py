@@ -1,0 +1,143 @@
+"""The GPU driver in the plan: who gets it, from where, and what is refused."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import yaml
+from rackserve.plan import Library, compile_plan
+
+from .conftest import REPO, Compile, codes, load_site
+
+H20 = "h20-4x8-deepseek-v3"
+NVIDIA = "repositories.nvidia"
+
+
+def test_every_gpu_host_gets_the_release_s_driver_and_the_gateway_none(compiled: Compile) -> None:
+    plan = compiled(H20)
+    assert plan["driver"]["version"] == plan["release"]["driver"] == "580.65.06"
+    assert plan["driver"]["gpus"] == 8 and plan["driver"]["fabric_manager"]
+    assert plan["driver"]["packages"]["nvidia-fabricmanager-580"] == "580.65.06-1"
+    assert plan["driver"]["repository"]["suite"] == "./"
+    assert plan["slices"]["h20-01"]["driver"] == plan["driver"]
+    assert plan["slices"]["h20-01"]["roles"][:2] == ["host_baseline", "nvidia_driver"]
+    assert plan["slices"]["gw-01"]["driver"] is None
+    assert "nvidia_driver" not in plan["slices"]["gw-01"]["roles"]
+
+
+def test_a_gpu_host_without_engines_gets_it_too(compiled: Compile) -> None:
+    slices = compiled(H20, {"deployments.0.replicas": 3})["slices"]
+    assert slices["h20-04"]["roles"] == ["host_baseline", "nvidia_driver", "firewall"]
+
+
+def test_no_fabric_manager_without_nvswitches(compiled: Compile) -> None:
+    driver = compiled("rtx5090-single")["driver"]
+    assert not driver["fabric_manager"]
+    assert not any("fabricmanager" in name for name in driver["packages"])
+
+
+def test_a_profile_may_say_what_its_machine_does_not(library: Library) -> None:
+    for said in (True, False):
+        profile = {**library.hardware["h20-8"], "machine": None, "fabric_manager": said}
+        books = Library(library.releases, {"h20-8": profile}, library.models, library.profiles, library.options)
+        assert compile_plan(*load_site(H20), books)["driver"]["fabric_manager"] is said
+
+
+def test_hosts_without_gpus_get_none(compiled: Compile) -> None:
+    patch = {"hardware": "lab-cpu", "simulated_hardware": False, "network.fabric": {}}
+    plan = compiled("lab", patch)
+    assert codes(plan) == []
+    assert plan["driver"] is None and plan["slices"]["node1"]["driver"] is None
+
+
+def test_a_driver_without_a_repository_is_refused(compiled: Compile) -> None:
+    plan = compiled(H20, {"repositories": {}})
+    assert codes(plan) == ["driver-without-repository"]
+    assert plan["driver"] is None
+
+
+def test_the_site_may_bring_its_own(compiled: Compile) -> None:
+    plan = compiled(H20, {"repositories": {}, "driver": "preinstalled"})
+    assert codes(plan) == [] and codes(plan, "note") == ["driver-preinstalled"]
+    assert plan["driver"] is None and plan["slices"]["h20-01"]["roles"][:2] == ["host_baseline", "firewall"]
+
+
+@pytest.mark.parametrize(
+    ("patch", "code", "where"),
+    [
+        ({f"{NVIDIA}.uri": "ftp://10.20.0.5/"}, "bad-name", f"cluster.{NVIDIA}.uri"),
+        ({f"{NVIDIA}.uri": "http://10.20.0.5/nvidia"}, "bad-name", f"cluster.{NVIDIA}.uri"),
+        ({f"{NVIDIA}.uri": "http://10.20.0.5/ /"}, "bad-name", f"cluster.{NVIDIA}.uri"),
+        ({f"{NVIDIA}.uri": None}, "missing-key", f"cluster.{NVIDIA}.uri"),
+        ({f"{NVIDIA}.key": "keys/nvidia.pem"}, "bad-name", f"cluster.{NVIDIA}.key"),
+        ({f"{NVIDIA}.key": "../keys/nvidia.asc"}, "bad-name", f"cluster.{NVIDIA}.key"),
+        ({f"{NVIDIA}.suite": "bookworm"}, "bad-name", f"cluster.{NVIDIA}.suite"),
+        ({f"{NVIDIA}.keys": "x"}, "unknown-key", f"cluster.{NVIDIA}.keys"),
+        ({"repositories.nvidea": {}}, "unknown-key", "cluster.repositories.nvidea"),
+        ({"driver": "580.65.06"}, "bad-choice", "cluster.driver"),
+    ],
+)
+def test_a_wrong_repository_is_found(patch: dict[str, Any], code: str, where: str, compiled: Compile) -> None:
+    plan = compiled(H20, patch)
+    assert [(item["code"], item["where"]) for item in plan["findings"] if item["severity"] == "error"] == [
+        (code, where)
+    ]
+    assert plan["driver"] is None
+
+
+@pytest.mark.parametrize(
+    "uri", ["https://me:s3cr3t@mirror/nvidia/", "https://s3cr3t@mirror/", "http://m/?token=s3cr3t"]
+)
+def test_a_secret_in_the_address_is_refused_and_not_repeated(uri: str, compiled: Compile) -> None:
+    direct = compiled(H20, {f"{NVIDIA}.uri": uri})
+    override = compiled(H20, overrides={"repositories": {"nvidia": {"uri": uri}}})
+    replaced = compiled(H20, {f"{NVIDIA}.uri": uri}, overrides={"repositories": "none"})
+    for plan in (direct, override, replaced):
+        assert codes(plan) != []
+        assert "s3cr3t" not in str(plan)
+    assert [item["path"] for item in override["overrides"]] == [f"cluster.{NVIDIA}.uri"]
+
+
+def test_an_override_without_a_secret_is_shown(compiled: Compile) -> None:
+    plan = compiled(H20, overrides={"repositories": {"nvidia": {"uri": "http://10.20.0.6/"}}})
+    assert plan["overrides"][0]["new"] == "http://10.20.0.6/"
+    assert plan["driver"]["repository"]["uri"] == "http://10.20.0.6/"
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"driver_packages": {}}, "driver-packages-unknown"),
+        ({"fabric_manager_packages": None}, "driver-packages-unknown"),
+        ({"fabric_manager": "570.86.15"}, "fabric-manager-differs"),
+        ({"driver_packages": {"nvidia-open": "570.86.15-1"}}, "driver-package-version"),
+        ({"driver_packages": {"nvidia-open": 580}}, "wrong-type"),
+        ({"driver_packages": {"Nvidia Open": "580.65.06-1"}}, "bad-name"),
+    ],
+)
+def test_a_release_s_packages_must_be_of_its_driver(change: dict[str, Any], code: str, library: Library) -> None:
+    release = {**copy.deepcopy(library.releases["2026.11"]), **change}
+    books = Library({"2026.11": release}, library.hardware, library.models, library.profiles, library.options)
+    plan = compile_plan(*load_site(H20), books)
+    assert code in codes(plan)
+    assert plan["driver"] is None
+
+
+def test_a_release_without_a_driver_installs_none(library: Library) -> None:
+    release = {**library.releases["2026.11"], "driver": None}
+    books = Library({"2026.11": release}, library.hardware, library.models, library.profiles, library.options)
+    plan = compile_plan(*load_site(H20), books)
+    assert codes(plan) == [] and plan["driver"] is None
+
+
+def test_the_lab_s_release_names_every_simulated_package(library: Library) -> None:
+    """What the lab's mirror offers of the driver is what its release pins, one version each."""
+    release = library.releases["2026.11-cpu"]
+    simulated = yaml.safe_load((REPO / "files/simulated/packages.yml").read_text("utf-8"))
+    offered = {name for name, package in simulated["packages"].items() if "version" not in package}
+    pinned = {**release["driver_packages"], **release["fabric_manager_packages"]}
+    assert set(pinned) == offered
+    versions = {item["version"]: item["package_version"] for item in simulated["drivers"]}
+    assert set(pinned.values()) == {versions[release["driver"]]}
