@@ -125,8 +125,16 @@ def add_nodes(folder: Folder, machine: Mapping[str, Any]) -> None:
         )
 
 
+_IN_USE = (
+    *("MemUsed", "SwapCached", "Active", "Inactive", "Active(anon)", "Inactive(anon)", "Active(file)"),
+    *("Inactive(file)", "Unevictable", "Mlocked", "Dirty", "Writeback", "FilePages", "Mapped", "AnonPages", "Shmem"),
+    *("KernelStack", "PageTables", "KReclaimable", "Slab", "SReclaimable", "SUnreclaim", "AnonHugePages"),
+)
+
+
 def _meminfo(node: int, total_kib: int) -> str:
-    sizes = {"MemTotal": total_kib, "MemFree": total_kib, "MemUsed": 0}
+    # Engines on CPUs read the file caches too, and fail where a line is missing.
+    sizes = {"MemTotal": total_kib, "MemFree": total_kib, **dict.fromkeys(_IN_USE, 0)}
     lines = [f"Node {node} {name + ':':<15} {size:>8} kB" for name, size in sizes.items()]
     lines += [f"Node {node} {'HugePages_' + name + ':':<16} {0:>5}" for name in ("Total", "Free", "Surp")]
     return "\n".join(lines)

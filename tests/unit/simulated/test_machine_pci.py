@@ -173,6 +173,7 @@ def test_cpus_of_a_node_are_those_of_its_devices(machine: Machine) -> None:
         assert text(device / "local_cpus") == text(here / "cpumap")
     assert text(nodes / "node1/distance") == "21 10"
     assert "Node 1 MemTotal:       536870912 kB" in text(nodes / "node1/meminfo")
+    assert "Node 1 Active(file):          0 kB" in text(nodes / "node1/meminfo")
     assert text(root / "sys/class/pci_bus/0000:d8/cpulistaffinity") == text(nodes / "node1/cpulist")
 
 
