@@ -72,9 +72,10 @@ def test_a_foreign_process_stops_the_start_and_is_left_alone(
 
     done = playbook("site")
     assert done.returncode != 0
-    said = [line for line in done.stdout.splitlines() if named in line]
-    assert said, done.stdout[-3000:]
-    assert all(unit in line and "never signals a process that is not its own" in line for line in said)
+    said = " ".join(done.stdout.split())
+    assert f"{unit}: simulated GPU 0 (GPU-" in said, done.stdout[-3000:]
+    assert f"is held by {named} of user nobody, 4096 MiB" in said
+    assert "rackserve never signals a process that is not its own" in said
     assert shell(HOST, f"systemctl show -P ActiveState {unit}").strip() in ("inactive", "failed")
     assert born(shell, trainer) == before
 
