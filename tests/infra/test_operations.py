@@ -20,6 +20,8 @@ Module = Callable[..., dict[str, Any]]
 
 # What any login or running service changes on a host; everything else belongs to the roles.
 LIVES = ("root/.ansible", "root/.cache", "run", "tmp", "var/cache/rackserve", "var/lib/systemd", "var/log", "var/tmp")
+# apt's lookup tables: whoever reads package lists after they or the holds changed makes them anew from those.
+LIVES += ("var/cache/apt/pkgcache.bin", "var/cache/apt/srcpkgcache.bin")
 CHANGE = json.dumps({"cluster_overrides": {"deployments": {"tiny-deepseek": {"engine_args": {"max_num_seqs": 24}}}}})
 
 
