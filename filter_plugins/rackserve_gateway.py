@@ -26,9 +26,9 @@ def gateway_slots(gateway: Any) -> list[dict[str, Any]]:
     return slots.gateway_slots(plain(gateway))
 
 
-def acceptance_targets(gateway: Any, golden: Any = None, chat: Any = True) -> list[dict[str, Any]]:
+def acceptance_targets(gateway: Any, golden: Any = None, chat: Any = True, depth: str = "full") -> list[dict[str, Any]]:
     """What completion_check has to prove through this gateway."""
-    return slots.acceptance_targets(plain(gateway), plain(golden or {}), bool(chat))
+    return slots.acceptance_targets(plain(gateway), plain(golden or {}), bool(chat), str(depth))
 
 
 def engine_targets(instances: Any, golden: Any = None) -> list[dict[str, Any]]:

@@ -16,6 +16,12 @@ from rackserve.preflight.findings import error_lines
 from rackserve.preflight.inputs import host_inputs
 from rackserve.preflight.variables import check_secrets, check_variables
 
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def _load(text: str) -> Any:
+    return yaml.load(text, Loader=_LOADER)  # noqa: S506 - _LOADER is a safe loader
+
 
 def _plain(value: Any) -> Any:
     return json.loads(json.dumps(value, default=str))
@@ -42,12 +48,12 @@ def known_variables(roles_dir: Path) -> dict[str, set[str]]:
         names: set[str] = set()
         for part in ("defaults/main.yml", "vars/main.yml"):
             path = role / part
-            names |= set(yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.is_file() else set()
+            names |= set(_load(path.read_text(encoding="utf-8")) or {}) if path.is_file() else set()
         for path in sorted(role.glob("tasks/*.yml")):
-            names |= _made_by_tasks(yaml.safe_load(path.read_text(encoding="utf-8")))
+            names |= _made_by_tasks(_load(path.read_text(encoding="utf-8")))
         specs = role / "meta/argument_specs.yml"
         if specs.is_file():
-            loaded = yaml.safe_load(specs.read_text(encoding="utf-8")) or {}
+            loaded = _load(specs.read_text(encoding="utf-8")) or {}
             for entry in (loaded.get("argument_specs") or {}).values():
                 names |= set(entry.get("options") or {})
         known[role.name] = names

@@ -6,6 +6,8 @@ from typing import Any
 
 from .runtime import NO_ADDRESS
 
+DEPTHS = ("full", "quick")
+QUICK_KINDS = ("stream",)
 SLOT_KINDS = ("plain", "stream")
 CHAT_KINDS = ("chat", "chat_stream")
 
@@ -25,20 +27,28 @@ def gateway_slots(gateway: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def acceptance_targets(gateway: dict[str, Any], golden: dict[str, Any], chat: bool = True) -> list[dict[str, Any]]:
+def acceptance_targets(
+    gateway: dict[str, Any], golden: dict[str, Any], chat: bool = True, depth: str = "full"
+) -> list[dict[str, Any]]:
     """What `completion_check` proves: each filled slot, plain and streamed, and chat once a deployment.
 
-    `golden` is {deployment name: {cases: [...]}}.
+    `golden` is {deployment name: {cases: [...]}}. The depth "quick" is one golden answer, streamed, of every filled
+    slot: what a run that found nothing to do asks. Raises ValueError for another depth than "full" and "quick".
     """
+    if depth not in DEPTHS:
+        raise ValueError(f"depth {depth!r}: one of {', '.join(DEPTHS)}")
+    if depth == "quick":
+        golden = {name: {**answers, "cases": answers["cases"][:1]} for name, answers in golden.items()}
+    kinds = QUICK_KINDS if depth == "quick" else SLOT_KINDS
     targets: list[dict[str, Any]] = []
     for deployment in gateway["deployments"]:
         common = {"model": deployment["served_model_name"], "golden": golden.get(deployment["name"]) or {}}
         targets += [
-            {"server": f"{deployment['backend']}/{slot['slot']}", "kinds": list(SLOT_KINDS), **common}
+            {"server": f"{deployment['backend']}/{slot['slot']}", "kinds": list(kinds), **common}
             for slot in deployment["slots"]
             if slot["address"] not in (None, "", NO_ADDRESS)
         ]
-        if chat:
+        if chat and depth == "full":
             targets.append({"server": "", "kinds": list(CHAT_KINDS), **common})
     return targets
 

@@ -203,6 +203,17 @@ def test_targets_of_acceptance_come_from_the_filled_slots(gateway: Gateway) -> N
     ]
     assert targets[0]["golden"] == {"cases": [{"prompt": "a"}]}
     assert len(acceptance_targets(gateway.slice, {}, chat=False)) == 2
+
+
+def test_a_quick_acceptance_asks_every_engine_for_one_golden_answer(gateway: Gateway) -> None:
+    golden = {"m": {"cases": [{"prompt": "a"}, {"prompt": "b"}], "hardware": "h"}}
+    full = acceptance_targets(gateway.slice, golden, chat=False)
+    quick = acceptance_targets(gateway.slice, golden, depth="quick")
+    assert [target["server"] for target in quick] == [target["server"] for target in full]
+    assert [target["kinds"] for target in quick] == [["stream"]] * len(full)
+    assert quick[0]["golden"] == {"cases": [{"prompt": "a"}], "hardware": "h"}
+    with pytest.raises(ValueError, match="depth 'deep': one of full, quick"):
+        acceptance_targets(gateway.slice, golden, depth="deep")
     assert len(gateway_slots(gateway.slice)) == 3
     assert instance_names(gateway.slice) == {"be_m/r0": "node e0", "be_m/r1": "node e1"}
 
