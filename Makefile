@@ -70,11 +70,17 @@ molecule: venv ## The whole main job on a fresh lab (needs root): create to dest
 
 test: lint unit plan molecule ## Everything CI runs (needs root)
 
-bench: lab-up ## Ratios measured in one run on the lab (needs root)
+.venv-bench/.complete: requirements/bench.txt
+	@echo "== yardsticks for the benchmark (.venv-bench)"
+	@$(PYTHON) -m venv .venv-bench
+	@.venv-bench/bin/python -m pip --quiet --disable-pip-version-check install --require-hashes -r requirements/bench.txt
+	@touch $@
+
+bench: venv .venv-bench/.complete ## Cost of a converged re-run beside other tools, as ratios of one run (needs root)
 	$(ROOT) $(RUN)/python tests/bench/bench.py
 
 lock: venv ## Resolve the lock files again
-	for set in controller test; do \
+	for set in controller test bench; do \
 	  $(RUN)/uv pip compile --quiet --universal --python-version 3.11 --no-strip-extras --generate-hashes --custom-compile-command 'make lock' \
 	    --output-file requirements/$$set.txt requirements/$$set.in; \
 	done

@@ -1,109 +1,125 @@
-"""Ratios from one run on the lab: the same converged state as ordinary Ansible tasks and as one `converge` call.
+"""What a converged re-run costs, as ratios of one run, on light lab hosts of 1, 4 and 16 nodes (and a gateway).
 
-Both read the same items from the same file, alternate, and change nothing. Seconds of CPU on the controller come from
-the finished process, on the hosts from their control groups: they hold on a noisy machine; wall seconds do not.
-Needs a lab that `make demo` has brought up, on a machine with cgroup v1.
+`site.yml` is the whole main job: plan, every role's state, one golden answer of every engine. The other ways look after
+part of that state that they share, the same items: as ordinary tasks with our tuned ansible.cfg, these with mitogen,
+in pyinfra, and as one `converge` call. All change nothing. CPU seconds of the controller come from the finished
+processes, of the hosts from their control groups; they hold on a noisy machine, wall seconds do not, as controller and
+hosts share its cores. Engines are stubs (tests/light): they answer without computing.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
-REPO = Path(__file__).resolve().parents[2]
-INVENTORY = REPO / "inventories/lab/hosts.yml"
-GROUPS = Path("/sys/fs/cgroup/cpuacct/rslab")
-UNITS = Path("/sys/fs/cgroup/systemd/rslab")
-NODES = ("node1", "node2", "node3", "node4")
-WAYS = ("ordinary", "converge")
-KINDS = ("file", "directory", "link", "absent", "knob", "package", "user", "unit")
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "light")]
 
+from light_lab import LightLab
+from ways import Cost, Ways
 
-def play(*arguments: str) -> tuple[float, float]:
-    """Run ansible-playbook; (wall seconds, controller CPU seconds)."""
-    before, started = os.times(), time.monotonic()
-    done = subprocess.run(
-        [str(REPO / ".venv/bin/ansible-playbook"), "-i", str(INVENTORY), *arguments],
-        cwd=REPO, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    if done.returncode != 0:
-        sys.exit(f"{' '.join(arguments)} failed:\n{done.stdout[-3000:]}{done.stderr[-1000:]}")
-    if "changed=" in done.stdout.partition("PLAY RECAP")[2].replace("changed=0 ", "") and "render" not in arguments[0]:
-        sys.exit(f"{arguments[0]}: something changed; bring the lab up to date first: make demo")
-    after = os.times()
-    cpu_s = after.children_user + after.children_system - before.children_user - before.children_system
-    return time.monotonic() - started, cpu_s
+NET = 79
+WAYS = ("floor", "converge", "site.yml", "pyinfra", "mitogen ordinary", "ordinary")
+NAMES = {"floor": "floor: ssh + python start", "converge": "one converge call", "ordinary": "ordinary tasks"}
+GROUPS = Path("/sys/fs/cgroup/cpuacct"), Path("/sys/fs/cgroup")
 
 
-def engine_cpu_s(node: str) -> float:
-    """CPU seconds of a node's engines, which serve meanwhile and spin for a second after each health check."""
-    ticks = 0
-    for group in UNITS.glob(f"{node}/**/vllm-*.service/cgroup.procs"):
-        for pid in group.read_text().split():
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
-
-
-def host_cpu_s() -> float:
-    """CPU seconds that the nodes have used so far, without their engines."""
-    return sum(int((GROUPS / node / "cpuacct.usage").read_text()) / 1e9 - engine_cpu_s(node) for node in NODES)
-
-
-def items_of_hosts(folder: Path) -> tuple[Path, int]:
-    """Write {host: items} that both ways can do (no secret, no gate, nothing another task applies); (file, items)."""
-    play("playbooks/render-files.yml", "-e", f"render_files_output={folder}")
-    chosen: dict[str, list[dict[str, Any]]] = {}
-    for node in NODES:
-        items = json.loads((folder / node / "desired-state.json").read_text())
-        chosen[node] = [
-            {key: value for key, value in item.items() if key not in ("role", "validate", "running_config")}
-            for item in items
-            if item["kind"] in KINDS and not item.get("gated_by") and not item.get("applied_by")
-        ]
-        for item in chosen[node]:
-            if item["kind"] == "file":
-                item["content"] = (folder / node / item["path"].lstrip("/")).read_text()
-    target = folder / "items.json"
-    target.write_text(json.dumps(chosen))
-    return target, len(chosen[NODES[0]])
-
-
-def say(line: str) -> None:
+def say(line: str = "") -> None:
     """Print at once: a run takes minutes."""
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
 
+def hosts_cpu_s(lab: LightLab, hosts: list[str]) -> float:
+    """CPU seconds that these hosts have used so far, from their control groups (v1 and v2)."""
+    used_s = 0.0
+    for host in hosts:
+        first = next(GROUPS[0].glob(f"{lab.prefix}/{host}/cpuacct.usage"), None)
+        if first is not None:
+            used_s += int(first.read_text()) / 1e9
+            continue
+        second = next(GROUPS[1].glob(f"{lab.prefix}/{host}/cpu.stat"), None)
+        if second is None:
+            sys.exit(f"no control group of {host} found below {GROUPS[0]} or {GROUPS[1]}")
+        used_s += int(second.read_text().split()[1]) / 1e6
+    return used_s
+
+
+def idle_cpu_per_s(lab: LightLab, hosts: list[str], watch_s: float = 10) -> float:
+    """CPU seconds a second that hosts use with nobody asking: probes, stubs, timers. Taken off every measurement."""
+    before = hosts_cpu_s(lab, hosts)
+    time.sleep(watch_s)
+    return (hosts_cpu_s(lab, hosts) - before) / watch_s
+
+
+def measure(nodes: int, rounds: int, slow_rounds: int) -> dict[str, tuple[float, float, float]]:
+    """Medians a way: (wall s, controller CPU s, CPU s a host)."""
+    with LightLab(nodes=nodes, net=NET) as lab:
+        started = time.monotonic()
+        first = lab.site()
+        if first.returncode != 0:
+            sys.exit(f"first install failed:\n{first.stdout[-3000:]}")
+        say(f"{nodes} nodes: first install {time.monotonic() - started:.0f} s")
+        folder = Path(os.environ.get("BENCH_FOLDER") or HERE.parents[1] / "build/bench") / str(nodes)
+        ways = Ways(lab, folder)
+        idle = idle_cpu_per_s(lab, lab.hosts)
+        rows: dict[str, list[tuple[float, float, float]]] = {way: [] for way in WAYS}
+        last: Cost | None = None
+        for number in range(rounds + 1):
+            for way in WAYS:
+                if number > slow_rounds and way in ("ordinary", "mitogen ordinary"):
+                    continue
+                before = hosts_cpu_s(lab, lab.hosts)
+                cost = ways.run(way)
+                used_s = hosts_cpu_s(lab, lab.hosts) - before - idle * cost.wall_s
+                if number or slow_rounds == 0:
+                    rows[way].append((cost.wall_s, cost.controller_cpu_s, used_s / len(lab.hosts)))
+                last = cost if way == "site.yml" else last
+                say(f"  round {number} {way:17} {cost.wall_s:7.2f} s")
+        medians = {way: _medians(values) for way, values in rows.items()}
+        _show(nodes, ways.count, medians, last)
+        return medians
+
+
+def _medians(values: list[tuple[float, float, float]]) -> tuple[float, float, float]:
+    wall_s, controller_s, host_s = (statistics.median(column) for column in zip(*values))
+    return wall_s, controller_s, host_s
+
+
+def _show(nodes: int, count: int, medians: dict[str, tuple[float, float, float]], site: Cost | None) -> None:
+    say(f"\n{nodes} nodes and a gateway, {count} shared items a node, nothing to change")
+    say(f"{'':28}{'wall s':>9}{'controller CPU s':>18}{'CPU s a host':>14}{'wall / pyinfra':>16}")
+    for way in WAYS:
+        wall_s, controller_s, host_s = medians[way]
+        ratio = wall_s / medians["pyinfra"][0]
+        say(f"{NAMES.get(way, way):28}{wall_s:>9.2f}{controller_s:>18.2f}{host_s:>14.2f}{ratio:>16.2f}")
+    if site is not None:
+        ends = [*(begin for begin, _ in site.steps[1:]), site.wall_s]
+        took = sorted(((end - begin, name) for (begin, name), end in zip(site.steps, ends)), reverse=True)
+        say(f"where site.yml's {site.wall_s:.2f} s went (last round): {site.steps[0][0]:.2f} s before the first play")
+        for seconds, name in took[:6]:
+            say(f"  {seconds:6.2f} s  {name[:90]}")
+    say()
+
+
 def main() -> int:
-    """Print the table."""
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--rounds", type=int, default=3)
-    rounds = options.parse_args().rounds
-    target, count = items_of_hosts(REPO / "build/bench")
-    rows: dict[str, list[tuple[float, float, float]]] = {way: [] for way in WAYS}
-    for number in range(rounds + 1):
-        for way in WAYS:
-            before = host_cpu_s()
-            wall_s, controller_s = play(f"tests/bench/{way}.yml", "-e", f"bench_documents={target}")
-            hosts_s = host_cpu_s() - before
-            if number:
-                rows[way].append((wall_s, controller_s, hosts_s / len(NODES)))
-            say(f"round {number} {way:9} {wall_s:6.1f} s")
-    medians = {way: [statistics.median(column) for column in zip(*values)] for way, values in rows.items()}
-    say(f"\n{count} items a host, {len(NODES)} hosts, nothing to change, median of {rounds} after one warm-up")
-    say(f"{'':22}{'wall s':>10}{'controller CPU s':>20}{'CPU s a host':>16}")
-    for way, name in (("ordinary", "ordinary tasks"), ("converge", "one converge call")):
-        say(f"{name:22}{medians[way][0]:>10.1f}{medians[way][1]:>20.1f}{medians[way][2]:>16.2f}")
-    ratios = [a / b if b else float("inf") for a, b in zip(medians["ordinary"], medians["converge"])]
-    say(f"{'ratio':22}{ratios[0]:>10.1f}{ratios[1]:>20.1f}{ratios[2]:>16.1f}")
+    """Print a table for each number of nodes, and how the cost grows."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--nodes", default="1,4,16", help="numbers of nodes, with commas")
+    options.add_argument("--rounds", type=int, default=3, help="after one that warms up")
+    options.add_argument("--slow-rounds", type=int, default=1, help="of the ordinary tasks; 0 counts the warm-up")
+    given = options.parse_args()
+    results = {int(text): measure(int(text), given.rounds, given.slow_rounds) for text in given.nodes.split(",")}
+    say("site.yml on converged hosts")
+    say(f"{'nodes':>6}{'wall s':>9}{'controller CPU s':>18}{'CPU s a host':>14}{'x pyinfra':>11}{'ordinary / it':>15}")
+    for nodes, medians in results.items():
+        wall_s, controller_s, host_s = medians["site.yml"]
+        compare = wall_s / medians["pyinfra"][0], medians["ordinary"][0] / wall_s
+        say(f"{nodes:>6}{wall_s:>9.2f}{controller_s:>18.2f}{host_s:>14.2f}{compare[0]:>11.2f}{compare[1]:>15.1f}")
     return 0
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ansible.inventory.manager import InventoryManager
 from ansible.parsing.dataloader import DataLoader
-from ansible.plugins.loader import filter_loader, init_plugin_loader
+from ansible.plugins.loader import filter_loader, init_plugin_loader, lookup_loader
 from ansible.template import Templar, trust_as_template
 from ansible.vars.hostvars import HostVars
 from ansible.vars.manager import VariableManager
@@ -23,6 +23,7 @@ def load_plugins() -> None:
     """Once a process: Ansible warns the second time."""
     init_plugin_loader()
     filter_loader.add_directory(str(REPO / "filter_plugins"))
+    lookup_loader.add_directory(str(REPO / "lookup_plugins"))
 
 
 class RecordingLoader(DataLoader):  # type: ignore[misc]

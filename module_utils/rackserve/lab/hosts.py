@@ -95,7 +95,8 @@ def supervisor_pid(lab: Lab, host: Host, root: Path = Path("/")) -> int | None:
         command = (root / f"proc/{pid}/cmdline").read_bytes().decode().split("\0")
     except (OSError, ValueError):
         return None
-    return pid if any(part.endswith("lab-boot") for part in command) and host.name in command else None
+    mine = any(part.endswith("lab-boot") for part in command) and lab.namespace(host) in command
+    return pid if mine else None
 
 
 def boot_options(host: Host) -> dict[str, object]:
