@@ -16,21 +16,10 @@ options:
     description: Where the API is, such as C(https://10.0.0.1:8443); not needed when each server has its own C(url).
     type: str
     default: ""
-  ca_file:
-    description: CA bundle for https; the system's without one.
-    type: path
-  api_key:
-    description: Bearer key.
-    type: str
-    default: ""
-  headers:
-    description: Further request headers.
-    type: dict
-    default: {}
-  model:
-    description: The served model name.
-    type: str
-    default: ""
+  ca_file: {description: CA bundle for https; the system's without one., type: path}
+  api_key: {description: Bearer key., type: str, default: ""}
+  headers: {description: Further request headers., type: dict, default: {}}
+  model: {description: The served model name., type: str, default: ""}
   golden:
     description: Golden answers, C({cases; [{prompt, max_tokens, text, token_logprobs, tolerance}]}).
     type: dict
@@ -49,26 +38,20 @@ options:
     type: list
     elements: raw
     default: []
-  timeout_s:
-    description: Seconds for one answer.
-    type: float
-    default: 30
+  timeout_s: {description: Seconds for one answer., type: float, default: 30}
   attempts:
     description: How often a refused or broken request is asked; a wrong answer is not asked for again.
     type: int
     default: 1
-  parallel:
-    description: Servers that are asked at the same time.
-    type: int
-    default: 16
-  wait_s:
-    description: Repeat for this long until everything is correct; 0 checks once.
+  parallel: {description: Servers that are asked at the same time., type: int, default: 16}
+  wait_s: {description: Repeat for this long until everything is correct; 0 checks once., type: float, default: 0}
+  progress_s:
+    description: >-
+      Return after so many seconds of waiting, correct or not, and say how far the start of O(units) is; the task
+      repeats until C(progress.finished), at most C(wait_s / progress_s) times. 0 waits in this call.
     type: float
     default: 0
-  poll_s:
-    description: Seconds between two tries while waiting.
-    type: float
-    default: 1
+  poll_s: {description: Seconds between two tries while waiting., type: float, default: 1}
   units:
     description: Systemd units of this host; when one is failed or inactive, waiting ends.
     type: list
@@ -77,14 +60,8 @@ options:
   report:
     description: A JSON file to write the rows to, with O(report_head) above them; folders are made.
     type: path
-  report_head:
-    description: What the report says beside the rows.
-    type: dict
-    default: {}
-  report_only:
-    description: Return failures in the result and do not fail.
-    type: bool
-    default: false
+  report_head: {description: What the report says beside the rows., type: dict, default: {}}
+  report_only: {description: Return failures in the result and do not fail., type: bool, default: false}
 attributes:
   check_mode: {support: full, description: Only asks and writes its report; it does the same in check mode.}
   diff_mode: {support: none, description: It changes nothing but its report.}
@@ -128,13 +105,13 @@ failed_line:
   returned: always
   type: str
   sample: "1 of 4 checks failed: be_tiny/r1 (plain): HTTP 503"
-waited_s:
-  description: Seconds until everything was correct.
-  returned: always
-  type: float
+waited_s: {description: Seconds this call waited., returned: always, type: float}
+progress: {description: How far the start is; only C(finished) when the wait is over., returned: always, type: dict}
 """
 
 import subprocess
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
@@ -143,11 +120,14 @@ from ansible.module_utils.rackserve.completion.check import (
     check,
     failure_line,
     read_targets,
+    too_late,
     wait_until,
     write_report,
 )
 from ansible.module_utils.rackserve.completion.client import KINDS, Endpoint
 from ansible.module_utils.rackserve.completion.golden import GoldenError
+from ansible.module_utils.rackserve.completion.start import note_starts, start_progress
+from ansible.module_utils.rackserve.progress.report import FINISHED
 
 ARGUMENTS = {
     "base_url": {"type": "str", "default": ""},
@@ -162,6 +142,7 @@ ARGUMENTS = {
     "attempts": {"type": "int", "default": 1},
     "parallel": {"type": "int", "default": 16},
     "wait_s": {"type": "float", "default": 0},
+    "progress_s": {"type": "float", "default": 0},
     "poll_s": {"type": "float", "default": 1},
     "units": {"type": "list", "elements": "str", "default": []},
     "report": {"type": "path"},
@@ -170,10 +151,15 @@ ARGUMENTS = {
 }
 
 
-def unit_state(unit: str) -> str:
-    """What `systemctl is-active` says of the unit."""
-    done = subprocess.run(["systemctl", "is-active", unit], capture_output=True, text=True, check=False)  # noqa: S607  (PATH of the module)
-    return done.stdout.strip()
+def output(command: Sequence[str]) -> str:
+    """What the command prints, whatever its exit status."""
+    return subprocess.run(list(command), capture_output=True, text=True, errors="replace", check=False).stdout
+
+
+def stopped(units: list[str]) -> str:
+    """The first unit that will not come by waiting, and its state; "" when there is none."""
+    states = ((unit, output(["systemctl", "is-active", unit]).strip()) for unit in units)
+    return next((f"{unit}: {state}" for unit, state in states if state in STOPPED), "")
 
 
 def main() -> None:
@@ -186,14 +172,22 @@ def main() -> None:
         targets = read_targets(given["servers"], given["model"], given["golden"], given["kinds"])
     except GoldenError as error:
         module.fail_json(msg=str(error))
+    limit_s = min(given["wait_s"], given["progress_s"] or given["wait_s"])
     rows, waited_s, gave_up = wait_until(
         lambda: check(endpoint, targets, given["attempts"], given["parallel"]),
-        given["wait_s"],
+        limit_s,
         given["poll_s"],
-        lambda: next((f"{unit}: {state}" for unit in given["units"] if (state := unit_state(unit)) in STOPPED), ""),
+        lambda: stopped(given["units"]),
     )
     line = failure_line(rows, url)
     result = {"changed": False, "rows": rows, "waited_s": round(waited_s, 3), "failed_line": line}
+    if line and given["progress_s"] and gave_up == too_late(limit_s):
+        good = len(targets) - len({row["server"] for row in rows if not row["ok"]})
+        told = start_progress(given["units"], good, len(targets), output, time.monotonic())
+        module.exit_json(msg=f"{line} ({too_late(given['wait_s'])})", progress=told, **result)
+    if not line and given["progress_s"]:
+        note_starts(given["units"], output, time.monotonic())
+    result["progress"] = FINISHED
     if given["report"]:
         write_report(Path(given["report"]), {**given["report_head"], "passed": not line, "failed": line, "rows": rows})
     if line and not given["report_only"]:

@@ -16,6 +16,20 @@ options:
   path: {description: Where the release shall stand., type: path, required: true}
   manifest_sha256: {description: Identity the tree must have., type: str, required: true}
   unpacked_bytes: {description: Disk space the tree takes., type: int, required: true}
+  progress_s:
+    description: >-
+      Work in the background and return after so many seconds, finished or not; the task repeats until
+      C(progress.finished). The work goes on without a controller, and the next call finds it. 0 works in this call.
+    type: float
+    default: 0
+  ticket:
+    description: With O(progress_s), anything that is the same for all calls of one task and new in each run.
+    type: str
+    default: ""
+  state_dir:
+    description: Folder of the background work's state on the host.
+    type: path
+    default: /run/rackserve/jobs
 attributes:
   check_mode: {support: full, description: Says whether the release would be installed.}
   diff_mode: {support: full, description: Shows the marker before and after.}
@@ -31,6 +45,12 @@ EXAMPLES = r"""
     path: /opt/rackserve/releases/2026.11-cpu
     manifest_sha256: "{{ build.manifest_sha256 }}"
     unpacked_bytes: "{{ build.bytes }}"
+    progress_s: 5
+    ticket: "{{ now().timestamp() }}"
+  register: installed
+  until: installed is failed or installed.progress.finished
+  retries: 10000
+  delay: 0
 """
 
 RETURN = r"""
@@ -40,13 +60,22 @@ installed:
   returned: always
   sample: true
 path: {description: That path., type: str, returned: always, sample: /opt/rackserve/releases/2026.11-cpu}
+step_s: {description: Seconds by phase of what was done., type: dict, returned: when work was done}
+progress:
+  description: How far the work is; only C(finished) when it is done.
+  type: dict
+  returned: always
+  sample: {phase: verifying, done: 1048576, total: 4194304, unit: B, start: 0, elapsed_s: 1.2, finished: false}
 """
 
 from pathlib import Path
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.rackserve.release.host import ReleaseError, run_command
-from ansible.module_utils.rackserve.release.install import InstallRequest, install, installed_manifest
+from ansible.module_utils.rackserve.progress.job import HOST_JOBS, Asked, JobError, Step, advance, job_folder
+from ansible.module_utils.rackserve.progress.report import FINISHED, Report
+from ansible.module_utils.rackserve.release.host import ReleaseError
+from ansible.module_utils.rackserve.release.install import InstallRequest, install, install_work
 
 ARGUMENTS = {
     "release_id": {"type": "str", "required": True},
@@ -54,7 +83,24 @@ ARGUMENTS = {
     "path": {"type": "path", "required": True},
     "manifest_sha256": {"type": "str", "required": True},
     "unpacked_bytes": {"type": "int", "required": True},
+    "progress_s": {"type": "float", "default": 0},
+    "ticket": {"type": "str", "default": ""},
+    "state_dir": {"type": "path", "default": HOST_JOBS},
 }
+
+
+FIELDS = ("release_id", "archive", "path", "manifest_sha256", "unpacked_bytes")
+
+
+def work(given: dict[str, Any], request: InstallRequest, check_mode: bool) -> Step:
+    """Install here, or a step further in the background; nothing is started when nothing is to do."""
+    asked = Asked(job_folder(given["state_dir"], f"install-{request.release_id}"), given["ticket"], given["progress_s"])
+    report = Report()
+    if check_mode or not given["progress_s"]:
+        return Step(True, {"changed": install(request, check_mode, report=report)}, FINISHED, report.step_s)
+    if not asked.folder.exists() and not install(request, check_mode=True):
+        return Step(True, {"changed": False}, FINISHED, {})
+    return advance(asked, install_work, {name: given[name] for name in FIELDS})
 
 
 def main() -> None:
@@ -69,13 +115,13 @@ def main() -> None:
         unpacked_bytes=given["unpacked_bytes"],
     )
     try:
-        before = installed_manifest(request.path)
-        changed = install(request, run_command, module.check_mode)
-    except (ReleaseError, OSError) as error:
+        step = work(given, request, module.check_mode)
+    except (ReleaseError, JobError, OSError) as error:
         module.fail_json(msg=str(error))
-    diff = {"before": f"{before or 'absent'}\n", "after": f"{request.manifest_sha256}\n"} if changed else {}
-    installed = not (changed and module.check_mode)
-    module.exit_json(changed=changed, installed=installed, path=str(request.path), diff=diff)
+    changed = step.result.get("changed", True)
+    diff = {"before": "absent\n", "after": f"{request.manifest_sha256}\n"} if changed else {}
+    told = {"path": given["path"], "diff": diff, "progress": step.progress, "step_s": step.step_s}
+    module.exit_json(changed=changed, installed=step.finished and not (changed and module.check_mode), **told)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ PLAYBOOKS = sorted((REPO / "playbooks").glob("*.yml"))
 MODULES = sorted(path.stem for path in (REPO / "library").glob("*.py"))
 SAMPLES = sorted(path.parent.name for path in (REPO / "inventories").glob("*/hosts.yml"))
 
-NOT_OURS = {".git", ".venv", ".cache", ".ansible", "build", ".state", "__pycache__", ".hypothesis"}
+NOT_OURS = {".git", ".venv", ".venv-bench", ".cache", ".ansible", "build", ".state", "__pycache__", ".hypothesis"}
 BLOCKS = ("block", "rescue", "always")
 TASK_LISTS = ("tasks", "pre_tasks", "post_tasks", "handlers")
 CONDITIONS = {"when", "that", "until", "failed_when", "changed_when", "var"}

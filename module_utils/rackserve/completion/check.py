@@ -128,6 +128,11 @@ def write_report(path: Path, report: dict[str, Any]) -> None:
     part.replace(path)
 
 
+def too_late(limit_s: float) -> str:
+    """What `wait_until` says when the time was over."""
+    return f"not correct within {limit_s:g} s"
+
+
 def wait_until(
     probe: Callable[[], list[dict[str, Any]]],
     limit_s: float,
@@ -151,5 +156,5 @@ def wait_until(
         if why:
             return rows, waited_s, why
         if waited_s + poll_s > limit_s:
-            return rows, waited_s, f"not correct within {limit_s:g} s"
+            return rows, waited_s, too_late(limit_s)
         time.sleep(poll_s)

@@ -6,10 +6,11 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from ..progress.report import Report
 from .archive import require_free, unpack
-from .host import ReleaseError, Run, sync_directory, write_atomic
+from .host import ReleaseError, sync_directory, write_atomic
 from .manifest import MANIFEST, MARKER, manifest_id, parse_manifest, verify_tree
 
 _SPARE_BYTES = 256 << 20
@@ -40,7 +41,7 @@ def installed_manifest(path: Path) -> str | None:
         raise ReleaseError(f"{path / MARKER} is not a release marker ({bad}): remove {path} and run again") from bad
 
 
-def install(request: InstallRequest, run: Run, check_mode: bool = False, threads: int = 4) -> bool:
+def install(request: InstallRequest, check_mode: bool = False, threads: int = 4, report: Report | None = None) -> bool:
     """Install a release; returns whether anything was (in check mode: would be) changed.
 
     A release is immutable: another content under the same id is refused. A ``<path>.part`` left by an interrupted run
@@ -66,8 +67,11 @@ def install(request: InstallRequest, run: Run, check_mode: bool = False, threads
         shutil.rmtree(str(part))
     require_free(request.path.parent, request.unpacked_bytes + _SPARE_BYTES, f"release {request.release_id}")
     part.mkdir(parents=True, mode=0o755)
-    unpack(request.archive, part, run)
-    verify(part, request.manifest_sha256, threads)
+    told = report or Report()
+    told.phase("unpacking", request.archive.stat().st_size, "B")
+    unpack(request.archive, part, told.add)
+    verify(part, request.manifest_sha256, threads, told)
+    told.phase("flushing to disk")
     os.sync()
     write_atomic(part / MARKER, marker_text(request.release_id, request.manifest_sha256))
     part.chmod(0o755)
@@ -76,7 +80,19 @@ def install(request: InstallRequest, run: Run, check_mode: bool = False, threads
     return True
 
 
-def verify(tree: Path, manifest_sha256: str, threads: int = 4) -> int:
+def install_work(payload: dict[str, Any], report: Report) -> dict[str, Any]:
+    """``install`` as a background job; the payload holds the fields of InstallRequest."""
+    request = InstallRequest(
+        release_id=payload["release_id"],
+        path=Path(payload["path"]),
+        archive=Path(payload["archive"]),
+        manifest_sha256=payload["manifest_sha256"],
+        unpacked_bytes=payload["unpacked_bytes"],
+    )
+    return {"changed": install(request, report=report)}
+
+
+def verify(tree: Path, manifest_sha256: str, threads: int = 4, report: Report | None = None) -> int:
     """Check every file of ``tree`` against its manifest and that against ``manifest_sha256``; returns the file count.
 
     Raises ReleaseError naming the first files that are missing, changed or not in the manifest.
@@ -90,7 +106,9 @@ def verify(tree: Path, manifest_sha256: str, threads: int = 4) -> int:
             f"{tree / MANIFEST} has sha256 {manifest_id(text)[:12]}, wanted {manifest_sha256[:12]}: ship it again"
         )
     entries = parse_manifest(text)
-    missing_files, corrupt, extra = verify_tree(tree, entries, threads)
+    told = report or Report()
+    told.phase("verifying", sum(entry.size for entry in entries.values()), "B")
+    missing_files, corrupt, extra = verify_tree(tree, entries, threads, told.add)
     wrong = [
         (name, paths) for name, paths in (("missing", missing_files), ("corrupt", corrupt), ("extra", extra)) if paths
     ]

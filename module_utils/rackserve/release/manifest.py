@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Callable, NamedTuple
 
 from .host import ReleaseError
 
@@ -72,11 +72,21 @@ def describe(tree: Path, relative: str) -> Entry:
     return Entry(relative, hash_file(path), state.st_size, bool(state.st_mode & 0o100))
 
 
-def build_manifest(tree: Path, threads: int = 2) -> str:
-    """The manifest text of ``tree``. Raises ReleaseError for a name it cannot hold."""
+def build_manifest(tree: Path, threads: int = 2, on_bytes: Callable[[int], None] | None = None) -> str:
+    """The manifest text of ``tree``; ``on_bytes`` gets each file's size.
+
+    Raises ReleaseError for a name that a manifest cannot hold.
+    """
     names = sorted(walk(tree))
+
+    def one(name: str) -> Entry:
+        entry = describe(tree, name)
+        if on_bytes:
+            on_bytes(entry.size)
+        return entry
+
     with ThreadPoolExecutor(max_workers=threads) as pool:
-        entries = list(pool.map(lambda name: describe(tree, name), names))
+        entries = list(pool.map(one, names))
     return "".join(entry.line() + "\n" for entry in entries)
 
 
@@ -100,14 +110,22 @@ def manifest_id(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
-def verify_tree(tree: Path, manifest: dict[str, Entry], threads: int = 4) -> tuple[list[str], list[str], list[str]]:
-    """(missing, corrupt, extra) relative paths of ``tree`` against ``manifest``, each sorted. Reads every file."""
+def verify_tree(
+    tree: Path, manifest: dict[str, Entry], threads: int = 4, on_bytes: Callable[[int], None] | None = None
+) -> tuple[list[str], list[str], list[str]]:
+    """(missing, corrupt, extra) relative paths of ``tree`` against ``manifest``, each sorted. Reads every file.
+
+    ``on_bytes`` is called with the size of each file that was read.
+    """
     present = set(walk(tree))
     missing = sorted(set(manifest) - present)
     extra = sorted(present - set(manifest))
 
     def differs(path: str) -> bool:
-        return describe(tree, path) != manifest[path]
+        found = describe(tree, path)
+        if on_bytes:
+            on_bytes(found.size)
+        return found != manifest[path]
 
     names = sorted(present & set(manifest))
     with ThreadPoolExecutor(max_workers=threads) as pool:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
+import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+from ..progress.report import Report
 from .host import ReleaseError, Run, must
 from .manifest import hash_file
 
@@ -99,12 +101,21 @@ def write_lock(locked: Sequence[Requirement], path: Path, chosen: dict[str, Path
 
 
 def download_wheels(
-    lock: Path, wheelhouse: Path, *, python: str, pip_command: Sequence[str], find_links: Sequence[Path], run: Run
+    lock: Path,
+    wheelhouse: Path,
+    *,
+    python: str,
+    pip_command: Sequence[str],
+    find_links: Sequence[Path],
+    run: Run,
+    report: Report | None = None,
 ) -> tuple[list[Requirement], dict[str, Path]]:
     """Bring every wheel of ``lock`` for CPython ``python`` on Linux x86_64 into ``wheelhouse``: (needed, wheels).
 
     Only what is missing is fetched. Raises ReleaseError when pip fails or leaves the lock unsatisfied.
     """
+    told = report or Report()
+    told.phase("comparing wheels with the lock")
     locked = parse_lock(lock.read_text(encoding="utf-8"))
     wheelhouse.mkdir(parents=True, exist_ok=True)
     take_local(locked, wheelhouse, find_links)
@@ -131,7 +142,12 @@ def download_wheels(
         command += [word for minor in range(36, 16, -1) for word in ("--platform", f"manylinux_2_{minor}_x86_64")]
     rest = wheelhouse / "missing.txt"
     write_lock(missing, rest)
-    must(run, [*command, "-d", str(wheelhouse), "-r", str(rest)], f"downloading {len(missing)} wheels of {lock.name}")
+    told.phase("downloading", len(missing), "wheels")
+    # pip keeps what it downloads in its temporary folder until it has everything.
+    with tempfile.TemporaryDirectory(dir=str(wheelhouse), prefix=".download-") as scratch:
+        pip = ["env", f"TMPDIR={scratch}", *command, "-d", str(wheelhouse), "-r", str(rest)]
+        with told.sampled(lambda: sum(1 for _wheel in Path(scratch).rglob("*.whl"))):
+            must(run, pip, f"downloading {len(missing)} wheels of {lock.name}")
     rest.unlink()
     chosen = choose_wheels(needed, wheelhouse)
     left = [one.name for one in needed if one.name not in chosen]

@@ -83,7 +83,7 @@ def stub() -> Iterator[Stub]:
 
 @pytest.mark.parametrize("kind", ["plain", "stream", "chat", "chat_stream"])
 def test_every_kind_is_read(stub: Stub, kind: str) -> None:
-    stub.script = {"gap_s": 0.005}
+    stub.script = {"gap_s": 0.05}
     answer = complete(stub.endpoint, Ask("m", "hello", kind))
     assert (answer.text, answer.tokens) == ("Paris", 2)
     path, headers, body = stub.requests[0]

@@ -28,17 +28,17 @@ def make_archive(tmp_path: Path, name: str = "r1", content: bytes = b"engine") -
 
 def test_installs_once_and_says_so(tmp_path: Path) -> None:
     request = make_archive(tmp_path)
-    assert install(request, run_command) is True
+    assert install(request) is True
     assert (request.path / MARKER).read_text() == marker_text("r1", request.manifest_sha256)
     assert json.loads((request.path / MARKER).read_text())["release"] == "r1"
     assert os.access(request.path / "bin" / "python", os.X_OK)
-    assert install(request, run_command) is False
+    assert install(request) is False
     assert verify(request.path, request.manifest_sha256) == 2
 
 
 def test_check_mode_touches_nothing(tmp_path: Path) -> None:
     request = make_archive(tmp_path)
-    assert install(request, run_command, check_mode=True) is True
+    assert install(request, check_mode=True) is True
     assert not request.path.parent.exists()
 
 
@@ -47,7 +47,7 @@ def test_a_left_part_is_cleaned(tmp_path: Path) -> None:
     left = request.path.with_name("r1.part")
     left.mkdir(parents=True)
     (left / "stray").write_text("from an interrupted run")
-    install(request, run_command)
+    install(request)
     assert not left.exists() and not (request.path / "stray").exists()
 
 
@@ -57,16 +57,16 @@ def test_a_tree_without_marker_is_not_installed_and_not_overwritten(tmp_path: Pa
     assert installed_manifest(request.path) is None
     (request.path / "theirs").write_text("")
     with pytest.raises(ReleaseError, match="no finished release"):
-        install(request, run_command)
+        install(request)
     assert (request.path / "theirs").exists()
 
 
 def test_another_build_under_the_same_id_is_refused(tmp_path: Path) -> None:
-    install(make_archive(tmp_path), run_command)
+    install(make_archive(tmp_path))
     (tmp_path / "second").mkdir()
     other = make_archive(tmp_path / "second", content=b"other")._replace(path=tmp_path / "releases" / "r1")
     with pytest.raises(ReleaseError, match="immutable"):
-        install(other, run_command)
+        install(other)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_another_build_under_the_same_id_is_refused(tmp_path: Path) -> None:
 def test_refusals_leave_nothing_at_the_path(tmp_path: Path, change, said) -> None:
     request = make_archive(tmp_path)._replace(**change)
     with pytest.raises(ReleaseError, match=said):
-        install(request, run_command)
+        install(request)
     assert not request.path.exists()
 
 
@@ -88,13 +88,13 @@ def test_a_truncated_archive_leaves_nothing_at_the_path(tmp_path: Path) -> None:
     request = make_archive(tmp_path)
     request.archive.write_bytes(request.archive.read_bytes()[:-40])
     with pytest.raises(ReleaseError, match="unpacking"):
-        install(request, run_command)
+        install(request)
     assert not request.path.exists()
 
 
 def test_a_changed_file_is_named(tmp_path: Path) -> None:
     request = make_archive(tmp_path)
-    install(request, run_command)
+    install(request)
     (request.path / "bin" / "python3").write_bytes(b"ENGINE")
     (request.path / "new").write_text("")
     with pytest.raises(ReleaseError, match=r"1 corrupt \(first: bin/python3\); 1 extra \(first: new\)"):

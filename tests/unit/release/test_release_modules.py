@@ -56,6 +56,58 @@ def test_release_install(install_options: dict) -> None:
     assert refused["failed"] and "immutable" in refused["msg"]
 
 
+def finish(name: str, options: dict) -> tuple[dict, list[str]]:
+    """Call a module as a task with `until` does; its last result and the phases it told on the way."""
+    phases = []
+    for _ in range(600):
+        result = call(name, **options, progress_s=0.1, ticket="run 1")
+        if result.get("failed") or result["progress"]["finished"]:
+            return result, phases
+        phases.append(result["progress"]["phase"])
+    raise AssertionError("it does not end")
+
+
+def test_release_install_in_the_background(install_options: dict, tmp_path: Path) -> None:
+    options = {**install_options, "state_dir": str(tmp_path / "jobs")}
+    done, _phases = finish("release_install", options)
+    assert (done["changed"], done["installed"]) == (True, True)
+    assert done["diff"] == {"before": "absent\n", "after": install_options["manifest_sha256"] + "\n"}
+    assert list(done["step_s"]) == ["unpacking", "verifying", "flushing to disk"]
+    assert (tmp_path / "r/f").read_text() == "x"
+    again = call("release_install", **options, progress_s=5)
+    assert (again["changed"], again["progress"]) == (False, {"finished": True})
+    assert not list((tmp_path / "jobs").iterdir()), "nothing to do starts nothing"
+    refused, _phases = finish("release_install", {**options, "manifest_sha256": "0" * 64})
+    assert "immutable" in refused["msg"]
+    (tmp_path / "a.tar.zst").write_bytes(b"no archive")
+    broken, _phases = finish("release_install", {**options, "path": str(tmp_path / "other")})
+    assert "unpacking" in broken["msg"] and not (tmp_path / "other").exists()
+
+
+def test_release_build_in_the_background(tmp_path: Path) -> None:
+    options = {name: str(tmp_path / name) for name in ("lock", "wheelhouse", "output_dir")}
+    (tmp_path / "lock").write_text(f"a==1 --hash=sha256:{hashlib.sha256(b'').hexdigest()}\n")
+    (tmp_path / "usr/bin").mkdir(parents=True)
+    (tmp_path / "usr/bin/python3.11").write_bytes(b"")
+    tool = tmp_path / "pip"
+    tool.write_text("#!/bin/sh\necho 'no such wheel' >&2\nexit 1\n")
+    tool.chmod(0o755)
+    options.update(release_id="r", chroot=str(tmp_path), find_links=[], pip_command=[str(tool)])
+    failed, _phases = finish("release_build", options)
+    assert "no such wheel" in failed["msg"] or "needs" in failed["msg"]
+    assert not list((tmp_path / "output_dir/jobs").iterdir())
+
+
+def test_rsync_send(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("a")
+    options = {"transfer": "n", "source": f"{tmp_path}/a", "target": f"{tmp_path}/b", "state_dir": f"{tmp_path}/jobs"}
+    assert call("rsync_send", check=True, **options)["changed"] is True and not (tmp_path / "b").exists()
+    done, _phases = finish("rsync_send", options)
+    assert (done["changed"], done["bytes"], (tmp_path / "b").read_text()) == (True, 1, "a")
+    failed, _phases = finish("rsync_send", {**options, "source": f"{tmp_path}/none"})
+    assert "cannot be read on the controller" in failed["msg"]
+
+
 def test_release_build_says_what_is_missing_and_what_is_due(tmp_path: Path) -> None:
     options = {name: str(tmp_path / name) for name in ("lock", "wheelhouse", "output_dir")}
     refused = call("release_build", release_id="r", **options)
