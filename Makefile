@@ -68,6 +68,14 @@ unit: venv tools ## Unit and contract tests with the coverage gate
 molecule: venv ## The whole main job on a fresh lab (needs root): create to destroy
 	$(ROOT) $(RUN)/molecule test --scenario-name default
 
+test-faults: venv ## What clients see when something breaks: every fault, under load, on the lab of `make demo` (needs root)
+	rm -rf build/faults
+	$(ROOT) env RACKSERVE_FAULTS=full $(RUN)/pytest -v tests/infra/test_scenarios.py
+	$(RUN)/python tests/infra/scenarios.py
+
+test-kills: venv ## Runs killed at random moments, finished by the next one, on light nodes (needs root; an hour)
+	$(ROOT) $(RUN)/pytest -v tests/kill
+
 test: lint unit plan molecule ## Everything CI runs (needs root)
 
 .venv-bench/.complete: requirements/bench.txt

@@ -45,6 +45,12 @@ options:
     description: The state of the O(targets). Left out, their state stays as it is.
     type: str
     choices: [ready, drain, maint]
+  by:
+    description:
+      - The operation that asks. Its drains are noted, so that one that was cut off is found by its next run.
+      - With V(ready) only targets that it drained itself change; a person's drain stays.
+    type: str
+    default: ""
   wait_idle_s:
     description: Wait at most this long until no target has a session or a queued request; 0 does not wait.
     type: float
@@ -72,14 +78,15 @@ servers:
   type: list
   elements: dict
   sample:
-    - {backend: be_tiny, slot: r0, address: 10.77.0.11, port: 8000, admin: drain, status: DRAIN, check: L7OK,
-       sessions: 0, queued: 0}
+    - {backend: be_tiny, slot: r0, address: 10.77.0.11, port: 8000, admin: drain, drained_by: "", status: DRAIN,
+       check: L7OK, sessions: 0, queued: 0}
   contains:
     backend: {description: The backend., type: str, returned: always}
     slot: {description: The server., type: str, returned: always}
     address: {description: The engine's address; null for an empty slot., type: str, returned: always}
     port: {description: The engine's port., type: int, returned: always}
     admin: {description: ready or drain or maint., type: str, returned: always}
+    drained_by: {description: The operation that drained it; empty where none did., type: str, returned: always}
     status: {description: HAProxy's own word such as UP or DRAIN., type: str, returned: always}
     check: {description: What the last health check said., type: str, returned: always}
     sessions: {description: Requests on the engine now., type: int, returned: always}
@@ -117,6 +124,7 @@ def main() -> None:
             "join_state": {"type": "str", "choices": ["ready", "drain"], "default": "ready"},
             "targets": {"type": "list", "elements": "str", "default": []},
             "state": {"type": "str", "choices": list(STATES)},
+            "by": {"type": "str", "default": ""},
             "wait_idle_s": {"type": "float", "default": 0},
         },
         supports_check_mode=True,
@@ -129,6 +137,7 @@ def main() -> None:
             options["state"],
             options["join_state"],
             options["wait_idle_s"],
+            options["by"],
         )
         result = apply(
             socket_command(Path(options["socket"])), Path(options["state_file"]), request, check=module.check_mode

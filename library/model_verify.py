@@ -16,6 +16,9 @@ options:
   user: {description: Service user who must be able to read all files., type: str}
   full: {description: Hash every file even when nothing seems changed., type: bool, default: false}
   threads: {description: Files hashed at once., type: int, default: 4}
+  marks:
+    description: Folder for C(READY) and its table, made where it is missing. Default is O(path).
+    type: path
   fail: {description: Fail when the model is not ready., type: bool, default: false}
 attributes:
   check_mode: {support: full, description: "Compares and hashes, leaves READY as it is."}
@@ -72,6 +75,7 @@ ARGUMENTS = {
     "user": {"type": "str"},
     "full": {"type": "bool", "default": False},
     "threads": {"type": "int", "default": 4},
+    "marks": {"type": "path"},
     "fail": {"type": "bool", "default": False},
 }
 
@@ -98,12 +102,15 @@ def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     given = module.params
     folder = Path(given["path"])
+    marks = Path(given["marks"] or folder)
     try:
         text = manifest_text(given["manifest"])
         reader = reader_of(given["user"]) if given["user"] else None
-        before = (folder / READY).exists()
+        before = (marks / READY).exists()
+        if given["marks"] and not module.check_mode:
+            marks.mkdir(parents=True, exist_ok=True)
         settings = {"full": given["full"], "threads": given["threads"], "check_mode": module.check_mode}
-        verdict = verify(folder, text, reader=reader, **settings)
+        verdict = verify(folder, text, reader=reader, marks=marks, **settings)
     except (ModelError, OSError) as error:
         module.fail_json(msg=str(error))
     result = {**verdict._asdict(), "ready": verdict.ready, "manifest_sha256": manifest_digest(text)}

@@ -24,6 +24,11 @@ def section(unit: str, key: str) -> list[str]:
     return [line.partition("=")[2] for line in unit.replace("\\\n", " ").splitlines() if line.startswith(f"{key}=")]
 
 
+def guards(unit: str) -> list[str]:
+    """The unit's commands before the start that are guards of GPUs."""
+    return [command for command in section(unit, "ExecStartPre") if "/gpu-guard/" in command]
+
+
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> RenderedLab:
     return RenderedLab(tmp_path_factory.mktemp("cache"))
@@ -39,7 +44,7 @@ def test_a_unit_runs_its_guard_with_all_privileges_before_the_engine(metal: Rend
     engine = metal.plan["slices"][host]["instances"][0]
     mine = items(metal, host)
     unit = mine[f"unit-{engine['name']}"]["content"]
-    (command,) = section(unit, "ExecStartPre")
+    (command,) = guards(unit)
     words = shlex.split(command)
     assert words[:3] == [f"+{engine['argv'][0]}", "-I", mine[f"guard-{engine['name']}"]["path"]]
     request, _settle_s = read_arguments(words[3:])
@@ -68,7 +73,7 @@ def test_engines_beside_simulated_gpus_have_a_guard_and_a_cpu_units_devices(lab:
     mine = items(lab, "node1")
     unit = mine["unit-tiny-deepseek-0"]["content"]
     assert section(unit, "Description") == ["vLLM tiny-deepseek-0: tiny-deepseek (lab, simulated GPUs)"]
-    assert section(unit, "ExecStartPre")[0].endswith(" --simulated")
+    assert guards(unit)[0].endswith(" --simulated")
     assert section(unit, "PrivateDevices") == ["yes"]
     assert "gpu-devices" not in mine
     assert "rackserve-gpu-devices" not in unit
@@ -79,13 +84,13 @@ def test_engines_without_gpus_have_no_guard(lab: RenderedLab) -> None:
     mine = items(lab, "node1", vllm_instances=bare)
     assert not [name for name in mine if name.startswith(("guard", "gpu"))]
     unit = mine["unit-tiny-deepseek-0"]["content"]
-    assert "ExecStartPre" not in unit and "nvidia" not in unit and "simulated" not in unit
+    assert not guards(unit) and "nvidia" not in unit and "simulated" not in unit
 
 
 def test_a_site_names_processes_that_may_stay(lab: RenderedLab) -> None:
     names = ["nv-hostengine", "50% $HOME agent"]
     unit = items(lab, "node1", vllm_gpu_ignore_processes=names)["unit-tiny-deepseek-0"]["content"]
-    words = shlex.split(section(unit, "ExecStartPre")[0].replace("%%", "%").replace("$$", "$"))
+    words = shlex.split(guards(unit)[0].replace("%%", "%").replace("$$", "$"))
     assert read_arguments(words[3:])[0].ignored_names == names
     assert "50%% $$HOME agent" in unit
 

@@ -19,7 +19,9 @@ from rendered_lab import RenderedLab
 
 GOLDEN = REPO / "tests/golden/lab"
 # Files of the repository that hosts get as they are: reviewed where they stand.
-COPIES = {(REPO / name).read_text("utf-8"): name for name in ("module_utils/rackserve/gpu/guard.py",)}
+WATCH = [f"module_utils/rackserve/watch/{name}.py" for name in ("__init__", "judge", "processes", "client", "program")]
+COPIED = ["module_utils/rackserve/gpu/guard.py", "module_utils/rackserve/model/start_check.py", *WATCH]
+COPIES = {(REPO / name).read_text("utf-8"): name for name in COPIED}
 DOCUMENT_ROLES = [
     role.name
     for role in ROLES

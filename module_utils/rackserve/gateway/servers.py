@@ -9,18 +9,23 @@ from pathlib import Path
 from typing import Any, Callable
 
 from .membership import Change, Slot, plan_membership, plan_state
+from .notes import note_file, noted_after, noted_before, read_notes, write_notes
 from .runtime import Command, GatewayError, Load, Server, intent_rows, parse_servers_state, parse_stat
 
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What a caller asks for: slots to sync, targets ("backend/slot") and their state, seconds to wait for idle."""
+    """What a caller asks for: slots to sync, targets ("backend/slot") and their state, seconds to wait for idle.
+
+    `by` names an operation: its drains are noted, and of its targets it makes ready only what it drained itself.
+    """
 
     slots: list[Slot] = dataclasses.field(default_factory=list)
     targets: list[str] = dataclasses.field(default_factory=list)
     state: str | None = None
     join_state: str = "ready"
     wait_idle_s: float = 0.0
+    by: str = ""
 
 
 def _send(command: Command, text: str) -> None:
@@ -95,8 +100,10 @@ def _stored_intent(path: Path) -> dict[str, tuple[str, int, str]] | None:
         return None
 
 
-def rows(servers: dict[str, Server], loads: dict[str, Load], keys: list[str]) -> list[dict[str, Any]]:
-    """One row a server: backend, slot, address, port, admin, status, check, sessions, queued."""
+def rows(
+    servers: dict[str, Server], loads: dict[str, Load], keys: list[str], notes: dict[str, str]
+) -> list[dict[str, Any]]:
+    """One row a server: backend, slot, address, port, admin, drained_by, status, check, sessions, queued."""
     result = []
     for key in keys:
         server, load = servers[key], loads.get(key, Load(0, 0, "", ""))
@@ -107,6 +114,7 @@ def rows(servers: dict[str, Server], loads: dict[str, Load], keys: list[str]) ->
                 "address": None if server.empty else server.address,
                 "port": None if server.empty else server.port,
                 "admin": server.admin,
+                "drained_by": notes.get(key, ""),
                 "status": load.status,
                 "check": load.check,
                 "sessions": load.sessions,
@@ -116,13 +124,36 @@ def rows(servers: dict[str, Server], loads: dict[str, Load], keys: list[str]) ->
     return result
 
 
+def _admins(servers: dict[str, Server]) -> dict[str, str]:
+    return {key: server.admin for key, server in servers.items()}
+
+
+def _asked(request: Request, notes: dict[str, str], planned: dict[str, Server]) -> tuple[list[str], dict[str, str]]:
+    """The targets that change, and the notes to write before they do."""
+    if request.state == "ready" and request.by:
+        return [key for key in request.targets if notes.get(key) == request.by], notes
+    if request.state == "drain":
+        return request.targets, noted_before(notes, request.targets, _admins(planned), request.by)
+    return request.targets, notes
+
+
+def _shown(changes: list[Change]) -> tuple[dict[str, str], dict[str, str]]:
+    """Each changed server before and after, for a diff."""
+    before: dict[str, str] = {}
+    after: dict[str, str] = {}
+    for change in changes:
+        before.setdefault(change.key, change.before)
+        after[change.key] = change.after
+    return before, after
+
+
 def apply(
     command: Command, state_file: Path, request: Request, *, check: bool, waiter: Callable[..., float] = wait_idle
 ) -> dict[str, Any]:
     """Bring the gateway to `request`; return changed, diff, servers and waited_s.
 
-    Order: membership, then state, then the intent file, then the wait; so a wait that times out leaves a drain that
-    outlives a restart. With `check` nothing is sent or written.
+    Order: the note, membership, state, the intent file, the notes that are true no more, the wait; so a wait that times
+    out leaves a drain that outlives a restart. With `check` nothing is sent or written.
 
     Raises GatewayError.
     """
@@ -130,11 +161,15 @@ def apply(
     current = parse_servers_state(text)
     changes = plan_membership(current, request.slots, request.join_state)
     planned = _predicted(current, changes)
+    note_path = note_file(state_file)
+    stored = read_notes(note_path)
+    asked, notes = _asked(request, stored, planned)
+    plan_state(planned, request.targets, "ready")
     if request.state is not None:
-        changes += plan_state(planned, request.targets, request.state)
-    else:
-        plan_state(planned, request.targets, "ready")
+        changes += plan_state(planned, asked, request.state)
     planned = _predicted(current, changes)
+    if notes != stored and not check:
+        write_notes(note_path, notes)
     if changes and not check:
         for change in changes:
             for line in change.commands:
@@ -144,22 +179,21 @@ def apply(
     stale_file = _stored_intent(state_file) != _intent(intent_rows(text))
     if stale_file and not check:
         write_state_file(state_file, intent_rows(text))
+    true_notes = noted_after(notes, asked if request.state else [], _admins(planned), request.by)
+    if true_notes != notes and not check:
+        write_notes(note_path, true_notes)
     keys = [slot.key for slot in request.slots]
     keys += [key for key in request.targets if key not in keys]
     shown = keys or [change.key for change in changes] or sorted(current)
     waited_s = 0.0
     if request.wait_idle_s > 0 and not check and request.targets:
         waited_s = waiter(command, request.targets, request.wait_idle_s)
-    before: dict[str, str] = {}
-    after: dict[str, str] = {}
-    for change in changes:
-        before.setdefault(change.key, change.before)
-        after[change.key] = change.after
+    before, after = _shown(changes)
     if stale_file:
         before[str(state_file)], after[str(state_file)] = "stale", "holds every drain and maintenance"
     return {
-        "changed": bool(changes) or stale_file,
+        "changed": bool(changes) or stale_file or true_notes != stored,
         "diff": {"before": before, "after": after},
-        "servers": rows(planned, parse_stat(command("show stat")), shown),
+        "servers": rows(planned, parse_stat(command("show stat")), shown, true_notes),
         "waited_s": round(waited_s, 3),
     }

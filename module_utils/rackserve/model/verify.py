@@ -2,7 +2,7 @@
 
 The manifest is {"version": 1, "files": {name: {"size": bytes, "sha256": hex}}}. READY holds the manifest's sha256 and
 nothing else, so a controller can compare it without reading weights; READY.stat.json holds size and modification time
-of every file when it was hashed, so that an unchanged folder is not hashed again.
+of every file when it was hashed, so that an unchanged folder is not hashed again, and the digests for start_check.
 """
 
 from __future__ import annotations
@@ -123,11 +123,13 @@ def verify(
     check_mode: bool = False,
     threads: int = 4,
     root: Path = Path("/"),
+    marks: Path | None = None,
 ) -> Verdict:
     """Compare ``folder`` with the manifest; write READY when all is right, remove it when anything is wrong.
 
     A file is hashed when ``full``, when READY is absent or of another manifest, or when its size or modification time
     is not the noted one; a file of the wrong size is corrupt without reading it. Nothing is written in check mode.
+    READY and its table stand in ``marks`` where that is given, so that ``folder`` may be read-only.
     Raises ModelError for a bad manifest.
     """
     try:
@@ -138,7 +140,8 @@ def verify(
     names = sorted(files)
     there = present_files(folder, names)
     seen = table(folder, there)
-    noted = {} if full else known_good(folder, digest)
+    marks = marks or folder
+    noted = {} if full else known_good(marks, digest)
     sized = [name for name in there if seen[name][0] == files[name][0]]
     suspects = [name for name in sized if noted.get(name) != seen[name]]
     with ThreadPoolExecutor(max_workers=threads) as pool:
@@ -146,11 +149,12 @@ def verify(
     corrupt = sorted(set(there) - set(sized) | {name for name in suspects if digests[name] != files[name][1]})
     closed = unreadable(folder, there, reader, root) if reader is not None and there else []
     verdict = Verdict(sorted(set(names) - set(there)), corrupt, closed, len(suspects), False)
-    changed = _mark(folder, digest, seen, verdict.ready, check_mode)
+    noting = {"manifest_sha256": digest, "files": seen, "sha256": {name: files[name][1] for name in names}}
+    changed = _mark(marks, noting, verdict.ready, check_mode)
     return verdict._replace(changed=changed)
 
 
-def _mark(folder: Path, digest: str, seen: dict[str, list[int]], ready: bool, check_mode: bool) -> bool:
+def _mark(folder: Path, noting: dict[str, Any], ready: bool, check_mode: bool) -> bool:
     """Bring READY and its table to the verdict; returns whether that changes (check mode: would change) it."""
     marker = folder / READY
     if not ready:
@@ -159,10 +163,11 @@ def _mark(folder: Path, digest: str, seen: dict[str, list[int]], ready: bool, ch
             if path.exists() and not check_mode:
                 path.unlink()
         return there
-    if known_good(folder, digest) == seen:
+    digest = noting["manifest_sha256"]
+    if known_good(folder, digest) == noting["files"]:
         return False
     if not check_mode:
-        write_atomic(folder / STAT, json.dumps({"manifest_sha256": digest, "files": seen}, sort_keys=True) + "\n")
+        write_atomic(folder / STAT, json.dumps(noting, sort_keys=True) + "\n")
         write_atomic(marker, digest + "\n")
     return True
 

@@ -15,14 +15,17 @@ def build_flows(
     gateway: dict[str, Any] | None,
     instances: list[dict[str, Any]],
 ) -> list[dict[str, Any]]:
-    """Every permitted flow ``{name, from: [host or network], to: host, port, proto, why}``, by target host."""
+    """Every permitted flow ``{name, from: [host or network], to: host, port, proto, why}``, by target host.
+
+    A flow that only the target itself needs has an empty ``from``: it still closes the port to everybody else.
+    Engines answer some paths without a key, so nobody but the gateway and monitoring reaches their ports.
+    """
     watchers = [host for host in inventory.members("monitoring") if host in inventory.addresses]
     flows: list[dict[str, Any]] = []
 
     def add(name: str, sources: list[str], to: str, port: int, why: str) -> None:
         unique = [source for source in dict.fromkeys(sources) if source != to]
-        if unique:
-            flows.append({"name": name, "from": unique, "to": to, "port": port, "proto": "tcp", "why": why})
+        flows.append({"name": name, "from": unique, "to": to, "port": port, "proto": "tcp", "why": why})
 
     for host in inventory.hosts:
         if host in inventory.addresses:
@@ -38,8 +41,8 @@ def build_flows(
         else:
             sources, why = management, "clients of the API: there is no gateway"
         add(f"engine-{item['name']}", sources, item["host"], item["port"], why)
-        why = "metrics, and direct checks by operators; /v1 asks for the engine's key"
-        add(f"metrics-{item['name']}", management + watchers, item["host"], item["port"], why)
+        if watchers:
+            add(f"metrics-{item['name']}", watchers, item["host"], item["port"], "metrics, which ask for no key")
     return flows
 
 

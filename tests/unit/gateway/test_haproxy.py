@@ -139,6 +139,23 @@ def test_a_refused_or_dead_engine_is_retried_elsewhere(gateway: Gateway, engines
     assert len(engines[1].seen) == before + 1, "a request that an engine failed on must not travel"
 
 
+def test_what_an_engine_fails_on_meets_one_more_engine_and_never_again_two(
+    gateway: Gateway, engines: list[Engine]
+) -> None:
+    gateway.wait_for(lambda: gateway.command("show stat").count("L7OK") >= 2)
+    engines[0].fail_status = 500
+    assert [ask(gateway, body={"model": "m", "prompt": str(n)})[0] for n in range(8)] == [200] * 8
+    assert engines[0].seen, "none of them went to the failing engine first"
+    engines[1].fail_status = 500
+
+    def tried() -> int:
+        before = len(engines[0].seen) + len(engines[1].seen)
+        assert ask(gateway, body={"model": "m", "prompt": "poison"})[0] == 500
+        return len(engines[0].seen) + len(engines[1].seen) - before
+
+    assert [tried(), tried(), tried()] == [2, 1, 1]
+
+
 def test_a_hung_engine_is_taken_out_although_health_answers(gateway: Gateway, engines: list[Engine]) -> None:
     gateway.wait_for(lambda: gateway.command("show stat").count("L7OK") >= 2)
     engines[0].thaw.clear()

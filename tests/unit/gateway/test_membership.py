@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from gateway_lab import Gateway, render
 from rackserve.gateway.membership import plan_membership, plan_state, read_slots
+from rackserve.gateway.notes import read_notes, write_notes
 from rackserve.gateway.runtime import NO_ADDRESS, GatewayError, Server, intent_rows, parse_servers_state, parse_stat
 from rackserve.gateway.servers import Request, apply, wait_idle, write_state_file
 from rackserve.gateway.slots import acceptance_targets, gateway_slots, instance_names
@@ -236,3 +237,56 @@ def test_only_server_lines_know_addresses(gateway: Gateway) -> None:
     changed = [line for old, line in zip(before, after) if old != line]
     assert len(changed) == 4 and all(line.startswith("  server ") for line in changed)
     assert os.linesep.join(after).count("0.0.0.0:1") == 2
+
+
+TARGET = ["be/r0"]
+
+
+def test_a_drain_of_an_operation_is_noted_and_ends_with_it(tmp_path: Path) -> None:
+    haproxy, state = FakeHaproxy(*FULL), tmp_path / "server-state"
+    drained = apply(haproxy, state, Request(targets=TARGET, state="drain", by="roll-serving"), check=False)
+    assert drained["servers"][0]["drained_by"] == "roll-serving"
+    assert read_notes(tmp_path / "drained-by.json") == {"be/r0": "roll-serving"}
+    seen = apply(haproxy, state, Request(), check=False)
+    assert [row["drained_by"] for row in seen["servers"]] == ["roll-serving", ""]
+    assert seen["changed"] is False
+    again = apply(haproxy, state, Request(targets=TARGET, state="ready", by="roll-serving"), check=False)
+    assert (again["servers"][0]["admin"], again["servers"][0]["drained_by"]) == ("ready", "")
+    assert not (tmp_path / "drained-by.json").exists()
+
+
+def test_an_operation_does_not_end_a_drain_that_is_not_its_own(tmp_path: Path) -> None:
+    haproxy, state = FakeHaproxy(*DRAINED), tmp_path / "server-state"
+    for wanted in ("drain", "ready"):
+        done = apply(haproxy, state, Request(targets=TARGET, state=wanted, by="roll-serving"), check=False)
+        assert (done["servers"][0]["admin"], done["servers"][0]["drained_by"]) == ("drain", "")
+    assert apply(haproxy, state, Request(targets=TARGET, state="ready"), check=False)["servers"][0]["admin"] == "ready"
+
+
+@pytest.mark.parametrize("asked", ["drain", "ready"])
+def test_what_a_person_asks_for_is_no_operations_any_more(asked: str, tmp_path: Path) -> None:
+    haproxy, state = FakeHaproxy(*FULL), tmp_path / "server-state"
+    apply(haproxy, state, Request(targets=TARGET, state="drain", by="roll-serving"), check=False)
+    done = apply(haproxy, state, Request(targets=TARGET, state=asked), check=False)
+    assert (done["servers"][0]["admin"], done["servers"][0]["drained_by"]) == (asked, "")
+    assert not (tmp_path / "drained-by.json").exists()
+
+
+def test_a_note_of_a_server_that_works_is_dropped_and_check_mode_writes_none(tmp_path: Path) -> None:
+    haproxy, state, notes = FakeHaproxy(*FULL), tmp_path / "server-state", tmp_path / "drained-by.json"
+    apply(haproxy, state, Request(), check=False)
+    apply(haproxy, state, Request(targets=TARGET, state="drain", by="roll-serving"), check=True)
+    assert not notes.exists()
+    write_notes(notes, {"be/r0": "roll-serving"})
+    assert apply(haproxy, state, Request(), check=True)["changed"] is True
+    assert notes.exists()
+    assert apply(haproxy, state, Request(), check=False)["changed"] is True
+    assert not notes.exists()
+
+
+def test_notes_that_cannot_be_read_or_written_are_said(tmp_path: Path) -> None:
+    (tmp_path / "drained-by.json").write_text("[]")
+    with pytest.raises(GatewayError, match="look at it, then remove it"):
+        apply(FakeHaproxy(*FULL), tmp_path / "server-state", Request(), check=False)
+    with pytest.raises(GatewayError, match="would not be found"):
+        write_notes(tmp_path / "nowhere" / "drained-by.json", {"be/r0": "x"})

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import pytest
+from rackserve.firewall.rules import admits, build_rules
 from rackserve.plan import Library, compile_plan, plan_errors, plan_tables
 from rackserve.plan.arguments import check_arguments, check_environment, option_words, parse_size
 from rackserve.plan.findings import Findings
@@ -80,7 +81,7 @@ def test_command_line_of_a_gpu_engine(compiled: Compile) -> None:
 def test_environment_follows_the_device(compiled: Compile) -> None:
     cpu, gpu = compiled("lab")["instances"][0]["env"], compiled(H20)["instances"][0]["env"]
     assert {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}.items() <= cpu.items()
-    assert {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "NCCL_SOCKET_IFNAME": "bond0"}.items() <= gpu.items()
+    assert {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "NCCL_SOCKET_IFNAME": "lo"}.items() <= gpu.items()
     for env in (cpu, gpu):
         assert {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}.items() <= env.items()
         assert "VLLM_API_KEY" not in env
@@ -293,9 +294,28 @@ def test_gateway_slots_and_checks(compiled: Compile) -> None:
 def test_flows_reach_what_is_needed_and_nothing_else(compiled: Compile) -> None:
     plan = compiled("lab")
     inbound = {h: {r["port"]: r["sources"] for r in s["firewall"]["inbound"]} for h, s in plan["slices"].items()}
-    assert inbound["node1"] == {22: ["10.77.1.0/30"], 8000: ["10.77.0.10", "10.77.1.0/30"]}
+    assert inbound["node1"] == {22: ["10.77.1.0/30"], 8000: ["10.77.0.10"]}
     assert inbound["gw"] == {22: ["10.77.1.0/30"], 8443: ["10.77.1.0/30"], 8404: ["10.77.1.0/30"]}
     assert all(flow["from"] and flow["to"] not in flow["from"] for flow in plan["firewall"]["flows"])
+
+
+def test_an_engine_that_only_its_own_host_asks_is_closed_to_everybody_else(compiled: Compile) -> None:
+    """The gateway runs on the engine's host: no source is left, and the port must be filtered all the same."""
+    plan = compiled("rtx5090-single")
+    (instance,) = plan["instances"]
+    assert instance["host"] == plan["gateway"]["host"]
+    rules = {rule["port"]: rule["sources"] for rule in plan["slices"][instance["host"]]["firewall"]["inbound"]}
+    assert rules[instance["port"]] == []
+    built = build_rules(plan["slices"][instance["host"]]["firewall"]["inbound"], "owned_ports", ["192.168.10.0/24"])
+    assert not admits(built["flows"], "owned_ports", "192.168.10.7", instance["port"])
+
+
+def test_what_ranks_open_among_each_other_stays_on_loopback(compiled: Compile) -> None:
+    inside = {"VLLM_HOST_IP": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
+    assert all(inside.items() <= item["env"].items() for item in compiled(H20)["instances"])
+    connector = {"kv_connector": "OffloadingConnector", "kv_role": "kv_both"}
+    outside = compiled(H20, {f"{D}.engine_args.kv_transfer_config": connector})["instances"][0]
+    assert (outside["env"]["VLLM_HOST_IP"], outside["env"]["NCCL_SOCKET_IFNAME"]) == (outside["address"], "bond0")
 
 
 def test_without_a_gateway_clients_reach_engines(compiled: Compile) -> None:

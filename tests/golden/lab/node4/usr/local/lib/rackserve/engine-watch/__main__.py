@@ -1,0 +1,5 @@
+import sys
+
+from watch.program import main
+
+sys.exit(main())

@@ -1,0 +1,230 @@
+"""Faults under constant load. RACKSERVE_FAULTS=full runs all of them; without it, the three that cover most."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from conftest import STATE, Run
+from rackserve.completion.client import Endpoint
+from scenarios import RESULTS, Outcome, record, table
+from stage import PROCESSES, Stage, cut_power, eventually, give_power, scene
+
+Shell = Callable[[str, str], str]
+full = pytest.mark.asked_by("RACKSERVE_FAULTS", "full")
+BEGUN = "stream begun there"
+WATCH = "rackserve-engine-watch.service"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shown(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Print the table of everything recorded."""
+    yield
+    terminal = request.config.pluginmanager.get_plugin("terminalreporter")
+    if terminal is not None and RESULTS.exists():
+        terminal.write_line(f"\n\n{table(json.loads(RESULTS.read_text()))}\n")
+
+
+@pytest.fixture
+def stage(plan: dict[str, Any], shell: Shell, base_url: str, secrets: dict[str, str]) -> Iterator[Stage]:
+    """The third engine as the victim; afterwards every engine answers again."""
+    endpoint = Endpoint(base_url, str(STATE / "gateway-ca.pem"), secrets["api_key_operator"], timeout_s=180)
+    made = Stage(plan, shell, endpoint, plan["instances"][2])
+    made.prove()
+    # These scenarios would spend what systemd and the watch allow one engine in an hour.
+    shell(
+        made.victim["host"], f"systemctl reset-failed {made.victim['unit']}; rm -f /run/rackserve-engine-watch/*.json"
+    )
+    yield made
+    made.prove()
+
+
+def said_by_watch(stage: Stage, since: str) -> list[str]:
+    """Lines of the watch on the victim's host that tell of an engine it ended."""
+    lines = stage.on_victim(f"journalctl -u {WATCH} --since @{since} -o cat").splitlines()
+    return [line for line in lines if " ended " in line]
+
+
+def gates(name: str, *short: str) -> Any:
+    """A parameter that the short subset leaves out unless named."""
+    return pytest.param(name, id=name.replace(" ", "-"), marks=[] if name in short else [full])
+
+
+@pytest.mark.parametrize("process", [gates(name, "engine core") for name in PROCESSES])
+def test_killed(process: str, stage: Stage) -> None:
+    """Nobody but a stream already begun there notices; the engine comes back by itself and leaves no process."""
+    with scene(stage, f"{process} killed (SIGKILL)") as at:
+        pid = stage.pid(process)
+        at.strike(lambda: stage.on_victim(f"kill -KILL {pid}"))
+        at.recover()
+    assert set(at.outcome.failed) <= {BEGUN}, at.errors()
+    assert stage.strays(at.before) == []
+
+
+@pytest.mark.parametrize("process", [gates(name, "engine core") for name in PROCESSES])
+def test_frozen(process: str, stage: Stage) -> None:
+    """A frozen engine is taken out by the gateway, ended by the watch on its host and started by systemd."""
+    since = stage.on_victim("date +%s")
+    with scene(stage, f"{process} frozen (SIGSTOP)") as at:
+        pid = stage.pid(process)
+        at.strike(lambda: stage.on_victim(f"kill -STOP {pid}"))
+        at.recover()
+    (line,) = said_by_watch(stage, since)
+    assert f"{stage.victim['unit']} hangs: " in line
+    assert "systemd starts it again" in line
+    assert {what for what in at.outcome.failed if not what.startswith(BEGUN)} == set(), at.errors()
+    assert stage.strays(at.before) == []
+
+
+def test_saturated_engines_are_no_false_alarm(stage: Stage) -> None:
+    """More requests than all engines take: no server goes down, no engine is ended; what finds no room is told so."""
+    since = stage.on_victim("date +%s")
+    units = {item["unit"]: item["host"] for item in stage.plan["instances"]}
+    restarts = "systemctl show -P NRestarts,MainPID {}"
+    before = {unit: stage.shell(host, restarts.format(unit)) for unit, host in units.items()}
+    room = sum(item["max_inflight_per_server"] * len(units) for item in stage.plan["gateway"]["deployments"][:1])
+    with scene(stage, "all engines saturated", clients=room + 16, tokens=100, long=100) as at:
+        at.strike(lambda: time.sleep(60))
+        assert at.statuses.first(lambda said: any(state == "DOWN" for state in said.values()), at.began_s) is None
+    refused = [item for item in at.load.records if item.error in ("HTTP 429", "HTTP 503")]
+    assert sum(at.outcome.failed.values()) == len(refused), at.errors()
+    assert {unit: stage.shell(host, restarts.format(unit)) for unit, host in units.items()} == before
+    assert said_by_watch(stage, since) == []
+
+
+@full
+def test_host_rebooted(stage: Stage) -> None:
+    """An orderly reboot without a drain: the engine is back by itself; what it refuses meanwhile goes elsewhere."""
+    with scene(stage, "host rebooted") as at:
+        at.strike(lambda: stage.on_victim("systemd-run --quiet --collect --on-active=1 systemctl reboot"))
+        at.recover()
+    assert {what for what in at.outcome.failed if not what.startswith(BEGUN)} == set(), at.errors()
+
+
+@full
+def test_host_powered_off(stage: Stage, playbook: Run) -> None:
+    """The plug pulled: site names the host and does not wait for it; powered on again, it serves without more."""
+    host = stage.victim["host"]
+
+    def person() -> None:
+        done = playbook("site")
+        assert done.returncode != 0
+        assert f"{host}" in done.stdout.partition("PLAY RECAP")[2]
+        assert "unreachable=1" in done.stdout, done.stdout[-2000:]
+        give_power(host)
+        booted = playbook("lab-up")
+        assert booted.returncode == 0, booted.stdout[-2000:]
+
+    with scene(stage, "host powered off") as at:
+        at.strike(lambda: cut_power(host))
+        at.recover(help_it=person)
+        at.outcome.human = "powered it on (lab: `lab-up.yml`)"
+    assert {what for what in at.outcome.failed if not what.startswith(BEGUN)} == set(), at.errors()
+
+
+@full
+@pytest.mark.parametrize(
+    ("how", "fault"),
+    [("systemctl restart {}", "gateway restarted"), ("systemctl kill -s KILL {}", "gateway killed (SIGKILL)")],
+    ids=["restarted", "killed"],
+)
+def test_gateway(how: str, fault: str, stage: Stage) -> None:
+    """The one door: what is in flight breaks, new connections are refused for a moment, then all servers are up."""
+    gateway = stage.plan["gateway"]["host"]
+    slots = [item["gateway_target"].rpartition("/")[2] for item in stage.plan["instances"]]
+    with scene(stage, fault) as at:
+        at.everywhere = True
+        at.strike(lambda: stage.shell(gateway, how.format("rackserve-gateway.service")))
+        time.sleep(2)
+        back = at.statuses.wait(lambda said: all(said.get(slot) == "UP" for slot in slots), at.began_s + 2, 60)
+        stage.prove(60)
+        at.outcome.again_s = back - at.began_s
+        at.wait_for_burst()
+    late = [item for item in at.load.records if item.error and item.started_s > at.began_s + 5]
+    assert late == [], at.errors()
+
+
+@full
+def test_model_shard_corrupted(stage: Stage, playbook: Run) -> None:
+    """The running engine is not touched; its next start is refused, and site brings the shard and the engine."""
+    model, unit = stage.victim["model_path"], stage.victim["unit"]
+    shard = f"{model}/model-00002-of-00003.safetensors"
+
+    def strike() -> None:
+        stage.on_victim(f"dd if=/dev/urandom of={shard} bs=64k count=4 seek=8 conv=notrunc status=none")
+        stage.prove()
+        stage.on_victim(f"kill -KILL {stage.pid('engine core')}")
+
+    def person() -> None:
+        eventually(lambda: stage.on_victim(f"if [ -e {model}/READY ]; then echo there; fi") == "", 60)
+        said = stage.on_victim(f"journalctl -u {unit} -o cat | grep -F 'is not what was proven' | tail -1")
+        assert "model-00002-of-00003.safetensors was written to and has other content" in said
+        assert "playbooks/site.yml proves the model" in said
+        done = playbook("site")
+        assert done.returncode == 0, done.stdout[-3000:]
+
+    with scene(stage, "model shard corrupted, then its engine killed") as at:
+        at.strike(strike)
+        at.recover(help_it=person)
+        at.outcome.human = "`site.yml`, named in the journal"
+    assert set(at.outcome.failed) <= {BEGUN}, at.errors()
+
+
+@full
+def test_disk_full(stage: Stage) -> None:
+    """No room for the engine's files, and the engine killed: after room was made, it serves."""
+    unit, cache = stage.victim["unit"], f"/var/cache/rackserve/{stage.victim['name']}"
+    filled = (
+        f"mount -t tmpfs -o size=256k,uid=$(id -u vllm),gid=$(id -g vllm),mode=700 full {cache};"
+        f" dd if=/dev/zero of={cache}/ballast bs=4k status=none 2>/dev/null || true;"
+        f" df --output=avail {cache} | tail -1"
+    )
+
+    def strike() -> None:
+        assert stage.on_victim(filled) == "0"
+        stage.on_victim(f"kill -KILL {stage.pid('engine core')}")
+
+    with scene(stage, "disk full, then its engine killed") as at:
+        try:
+            at.strike(strike)
+            at.recover()
+        finally:
+            stage.on_victim(f"rm -f {cache}/ballast; umount -l {cache}")
+    assert set(at.outcome.failed) <= {BEGUN}, at.errors()
+    assert stage.on_victim(f"systemctl is-active {unit}") == "active"
+
+
+@full
+def test_journal_flooded(stage: Stage) -> None:
+    """Something on the host writes 200,000 lines at once: nobody notices, and the engine's own lines are kept."""
+    lines = "yes 'a line of the flood' | head -n 200000"
+    flood = f'systemd-run --quiet --collect --wait -p LogRateLimitIntervalSec=0 sh -c "{lines}"'
+    with scene(stage, "journal flooded (200,000 lines)") as at:
+        at.strike(lambda: stage.on_victim(flood))
+        stage.prove()
+        time.sleep(5)
+        since = f"--since=-{time.monotonic() - at.began_s:.0f}s"
+        kept = stage.on_victim(f"journalctl -u {stage.victim['unit']} {since} -o cat | grep -c 'POST /v1/completions'")
+        assert int(kept) > 0
+        assert at.statuses.first(at.down, at.began_s) is None
+    assert at.outcome.failed == {}, at.errors()
+
+
+@full
+def test_clock_off(stage: Stage, module: Callable[..., dict[str, Any]]) -> None:
+    """Hosts of the lab share the machine's clock, so the offset is given to the check as the controller's clock."""
+    host = stage.victim["host"]
+
+    def findings(offset_s: float) -> list[dict[str, Any]]:
+        asked = {"supported_os": {"debian": ["12"]}, "controller_epoch_s": time.time() + offset_s}
+        report = module(host, "host_preflight", **asked, clock_tolerance_s=20)
+        return [item for item in report["findings"] if item["code"] == "clock-off"]
+
+    (late,) = findings(90)
+    assert late["severity"] == "error"
+    assert "it differs from the controller's by -" in late["why"]
+    record(Outcome("clock off by 90 s (as the check sees it)", human=f"what the check names: {late['fix']}"))
+    assert findings(0) == []
