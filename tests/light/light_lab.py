@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -66,6 +67,7 @@ class LightLab:
     def up(self, refresh: bool = True) -> None:
         """Boot bare hosts (finish what is half built) and build the stub release unless it stands already."""
         self._take()
+        shutil.rmtree(self.state_dir / "controller-tmp", ignore_errors=True)
         if refresh or not self.inventory.is_file():
             self.copy()
         self.must("lab-up")

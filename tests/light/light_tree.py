@@ -70,11 +70,13 @@ def write_inventory(tree: Path, site: Site, repository: Path = REPOSITORY) -> Pa
     groups["gpu"]["hosts"] = {name: {"ansible_host": address} for name, address in site.hosts().items()}
     groups["gateway"]["hosts"] = {"gw": {"ansible_host": site.gateway_address}}
     folder = tree / INVENTORY
+    for old in (folder / "group_vars").rglob("*.yml"):
+        if old.name != "secrets.yml":
+            old.unlink()
     for source in (lab / "group_vars").rglob("*.yml"):
         name = source.relative_to(lab / "group_vars")
         if str(name) not in _OWN_VARIABLES:
-            (folder / "group_vars" / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source, folder / "group_vars" / name)
+            _dump(folder / "group_vars" / name, _with_all_nodes(yaml.safe_load(source.read_text()), site))
     described = yaml.safe_load((lab / "group_vars/all/cluster.yml").read_text())["cluster"]
     connection = yaml.safe_load((lab / "group_vars/all/connection.yml").read_text())
     connection["ansible_control_path"] = f"%(directory)s/{site.prefix}-%%h"
@@ -112,7 +114,17 @@ def lab_variables(site: Site) -> dict[str, Any]:
         "lab_host_min_memory_mib": 2048 + 192 * site.nodes,
         "preflight_release_mib": 1024,
         "preflight_memory_floor_mib": 256,
+        # All hosts have this machine's clock; on a busy one the check's own way to a host takes seconds.
+        "preflight_clock_tolerance_s": 120,
     }
+
+
+def _with_all_nodes(variables: dict[str, Any], site: Site) -> dict[str, Any]:
+    """The lab's variables for other nodes: what it opens to its own four is opened to all of these."""
+    for flow in variables.get("firewall_inbound_extra", []):
+        if "sources" in flow:
+            flow["sources"] = list(site.hosts())
+    return variables
 
 
 def _dump(path: Path, content: Any) -> None:

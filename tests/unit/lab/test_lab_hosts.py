@@ -151,6 +151,10 @@ def test_a_supervisor_is_known_by_pid_and_command_line(lab: Lab, tmp_path: Path)
     assert hosts.supervisor_pid(lab, gateway, tmp_path) == 41
     lab.pid_file(lab.hosts[1]).write_text("41\n")
     assert hosts.supervisor_pid(lab, lab.hosts[1], tmp_path) is None
+    # Two labs of one machine name their hosts alike; a recycled pid must not let one stop the other's.
+    process_entry(tmp_path, 43, 1, "/bin/bash /opt/lab-boot gw other-gw")
+    lab.pid_file(gateway).write_text("43\n")
+    assert hosts.supervisor_pid(lab, gateway, tmp_path) is None
     process_entry(tmp_path, 42, 1, "vim gw")
     lab.pid_file(gateway).write_text("42\n")
     assert hosts.supervisor_pid(lab, gateway, tmp_path) is None
