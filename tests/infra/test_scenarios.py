@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import STATE, Run
+from conftest import INVENTORY, REPO, STATE, Run
 from rackserve.completion.client import Endpoint
 from scenarios import RESULTS, Outcome, record, table
 from stage import PROCESSES, Stage, cut_power, eventually, give_power, scene
@@ -228,3 +233,25 @@ def test_clock_off(stage: Stage, module: Callable[..., dict[str, Any]]) -> None:
     assert "it differs from the controller's by -" in late["why"]
     record(Outcome("clock off by 90 s (as the check sees it)", human=f"what the check names: {late['fix']}"))
     assert findings(0) == []
+
+
+@full
+def test_controller_killed(stage: Stage, playbook: Run) -> None:
+    """A run of everything loses its controller half way: nobody notices, and the next run finds nothing broken."""
+    program = str(Path(sys.executable).parent / "ansible-playbook")
+    command = [program, "-i", str(INVENTORY), "playbooks/site.yml", "-e", "full=true"]
+    with scene(stage, "controller killed in mid-run (SIGKILL)") as at:
+
+        def strike() -> None:
+            with subprocess.Popen(command, cwd=REPO, stdout=subprocess.PIPE, text=True, start_new_session=True) as run:
+                assert run.stdout is not None
+                assert any("vllm : " in line for line in run.stdout), "the run ended before it came to the engines"
+                os.killpg(run.pid, signal.SIGKILL)
+
+        at.strike(strike)
+        stage.prove()
+        assert at.statuses.first(at.down, at.began_s) is None
+        at.outcome.human = "`site.yml` again"
+    assert at.outcome.failed == {}, at.errors()
+    done = playbook("site")
+    assert done.returncode == 0, done.stdout[-3000:]
