@@ -34,13 +34,16 @@ def cluster_plan(
 ) -> dict[str, Any]:
     """Compile the plan from the description, the inventory's groups and the hosts' literal ``ansible_host``.
 
-    ``root`` is the repository (its ``files/`` is the library). Of ``hostvars`` only ``ansible_host`` of hosts in the
-    groups gpu, gateway and monitoring is read. Raises AnsibleFilterError when the library cannot be read.
+    ``root`` is the repository (its ``files/`` is the library). Of ``hostvars`` only ``ansible_host`` and
+    ``inventory_dir`` of hosts in the groups gpu, gateway and monitoring are read. Raises AnsibleFilterError when the
+    library cannot be read.
     """
     plain_groups = plain(dict(groups))
-    addresses = {}
+    addresses, sources = {}, {}
     for host in dict.fromkeys(host for group in _PLANNED_GROUPS for host in plain_groups.get(group, [])):
-        address = hostvars[host].get("ansible_host", host)
+        variables = hostvars[host]
+        address = variables.get("ansible_host", host)
+        sources[host] = plain(variables.get("inventory_dir"))
         if address != host or _is_address(host):
             addresses[host] = plain(address)
     trace = os.environ.get("RACKSERVE_COMPILE_TRACE")
@@ -51,7 +54,7 @@ def cluster_plan(
         library = load_library(Path(root) if root else REPO, _parse)
     except (OSError, yaml.YAMLError) as problem:
         raise AnsibleFilterError(f"cluster_plan cannot read the library: {problem}") from problem
-    return compile_plan(plain(cluster), plain_groups, addresses, library, plain(overrides))
+    return compile_plan(plain(cluster), plain_groups, addresses, library, plain(overrides), sources=sources)
 
 
 def _parse(text: str) -> Any:

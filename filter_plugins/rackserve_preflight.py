@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "module_utils"))
 
 from rackserve.preflight.findings import error_lines
 from rackserve.preflight.inputs import host_inputs
-from rackserve.preflight.variables import check_secrets, check_variables
+from rackserve.preflight.variables import check_secret_sources, check_secrets, check_variables
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -66,16 +66,17 @@ def variable_names(hostvars: Any, hosts: Any) -> dict[str, list[str]]:
 
 
 def preflight_variables(
-    names: Any, roles_dir: str, *, plan: Any = None, secrets: Any = (), removed: Any = None
+    names: Any, roles_dir: str, *, plan: Any = None, secrets: Any = (), removed: Any = None, inventory: str = ""
 ) -> list[dict[str, Any]]:
-    """Return findings over the variable names {host: [name]}, and over the names of the secrets the plan needs.
+    """Return findings over the variable names {host: [name]}, the names of the secrets the plan needs, and their files.
 
-    `secrets` is a list of names or a dict, whose keys count.
+    `secrets` is a list of names or a dict, whose keys count. `inventory` is the folder of the site's inventory.
     """
     folder = Path(roles_dir)
     if not folder.is_dir():
         raise AnsibleFilterError(f"preflight: there are no roles in {roles_dir}; run it from the repository")
     found = check_variables(_plain(names), known_variables(folder), _plain(dict(removed or {})))
+    found += check_secret_sources(Path(inventory)) if inventory else []
     return found + (check_secrets(_plain(plan), [str(name) for name in secrets]) if plan else [])
 
 

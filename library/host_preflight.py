@@ -32,6 +32,11 @@ options:
     type: list
     elements: dict
     default: []
+  written:
+    description: Files and folders that the roles write; their file systems must not be read-only.
+    type: list
+    elements: str
+    default: []
   memory_floor_mib:
     description: Least memory in MiB.
     type: int
@@ -62,12 +67,14 @@ options:
     type: int
     default: 0
   models:
-    description: Weights said to be present, C({name, path}), which the service user must be able to read.
+    description:
+      - Weights said to be present, C({name, path}), which the service user must be able to read.
+      - Whether they are whole is told by the index and the headers of the shards; their content is not read.
     type: list
     elements: dict
     default: []
   secret_files:
-    description: Files that hold secrets, C({path, mode}); they may be no more open than that.
+    description: Files that hold secrets, C({path, mode}); they may be no more open than that. A path may be a pattern.
     type: list
     elements: dict
     default: []
@@ -151,6 +158,7 @@ LISTS = {
     "secret_files": "dict",
     "limits": "dict",
     "units": "str",
+    "written": "str",
     "take_over": "str",
 }
 

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,12 @@ LAB_HOSTS = Path("/var/lib/rackserve-lab/hosts")
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def ansible(program: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def ansible(
+    program: str, *arguments: str, inventory: Path = INVENTORY, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Run ansible or ansible-playbook against the lab, from the repository."""
     return subprocess.run(
-        [str(Path(sys.executable).parent / program), "-i", str(INVENTORY), *arguments],
+        [str(Path(sys.executable).parent / program), "-i", str(inventory), *arguments],
         cwd=REPO,
         env={
             **os.environ,
@@ -88,14 +90,15 @@ def base_url(plan: dict[str, Any]) -> str:
     return f"https://{plan['gateway']['address']}:{plan['gateway']['port']}"
 
 
+def run_shell(host: str, line: str) -> str:
+    """Run a shell line on a lab host over ssh, bounded; its output. AssertionError on another exit status than 0."""
+    command = ["/usr/bin/ssh", "-F", str(STATE / "ssh_config"), host, line]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=60, check=False)
+    assert done.returncode == 0, f"{host}: {line}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
 @pytest.fixture
-def shell() -> Iterator[Callable[[str, str], str]]:
-    """Run a shell line on a lab host over ssh, bounded; its output. Fails the test on another exit status than 0."""
-
-    def run(host: str, line: str) -> str:
-        command = ["/usr/bin/ssh", "-F", str(STATE / "ssh_config"), host, line]
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=60, check=False)
-        assert done.returncode == 0, f"{host}: {line}: {done.stdout}{done.stderr}"
-        return done.stdout
-
-    yield run
+def shell() -> Callable[[str, str], str]:
+    """``run_shell``, for one test."""
+    return run_shell

@@ -138,11 +138,24 @@ def engine_argv(release: dict[str, Any], instance: dict[str, Any], args: dict[st
 
 
 def engine_environment(
-    instance: dict[str, Any], device: str, omp_threads: int, interface: str, ready_timeout_s: int
+    instance: dict[str, Any],
+    args: dict[str, Any],
+    device: str,
+    *,
+    omp_threads: int,
+    interface: str,
+    ready_timeout_s: int,
 ) -> dict[str, str]:
-    """The environment of an engine: what every engine needs, then the device's."""
+    """The environment of an engine: what every engine needs, then the device's.
+
+    All ranks of an engine are on one host, so what they open among each other (unauthenticated, on ports nobody plans)
+    stays on its loopback. Only a KV connector, which other engines talk to, gets the cluster's address.
+    """
+    address = instance["address"]
+    if not args.get("kv_transfer_config"):
+        address, interface = "127.0.0.1", "lo"
     env = {
-        "VLLM_HOST_IP": instance["address"],
+        "VLLM_HOST_IP": address,
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_ENGINE_READY_TIMEOUT_S": str(ready_timeout_s),
         "HF_HUB_OFFLINE": "1",

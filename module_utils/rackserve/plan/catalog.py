@@ -24,10 +24,13 @@ class Library:
     def take(self, shelf: str, key: str, schema: Field, where: str, findings: Findings) -> Any:
         """Return a validated entry of a shelf (a field of this class).
 
-        None, with an error finding at ``where``, when there is no such entry or its file is wrong.
+        None, with an error finding at ``where``, when there is no such entry or its file is wrong; and where there is
+        an error finding already.
         """
         entries: Mapping[str, Any] = getattr(self, shelf)
         source = f"files/{shelf}.yml" if shelf == "profiles" else f"files/{shelf}/{key}.yml"
+        if findings.broken(where):
+            return None
         if key not in entries:
             known = sorted(entries)
             fix = did_you_mean(key, known, f"Known: {', '.join(known)}. Or add {source}.")

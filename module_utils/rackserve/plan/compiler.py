@@ -24,7 +24,7 @@ from .driver import build_driver
 from .findings import Findings, looks_like_secret
 from .flows import build_flows, scrape_targets
 from .gateway import build_gateway, gateway_host
-from .inventory import Inventory, check_networks, read_inventory
+from .inventory import Inventory, check_networks, check_sources, read_inventory
 from .merge import apply_overrides
 from .placement import Resolved, check_ports, place
 from .schema import validate
@@ -55,14 +55,20 @@ class _Context:
         return engine_device(self.release, self.hardware) if self.hardware else ""
 
 
-def compile_plan(cluster: Any, groups: Any, addresses: Any, library: Library, overrides: Any = None) -> dict[str, Any]:
+def compile_plan(
+    cluster: Any, groups: Any, addresses: Any, library: Library, overrides: Any = None, *, sources: Any = None
+) -> dict[str, Any]:
     """Compile one cluster.
 
     ``cluster`` is the description (docs/cluster.md), ``groups`` {group: [host]} and ``addresses`` {host: IP} come from
-    the inventory, ``overrides`` is a merge patch. Returns the plan: plain data, the same for the same input. Nothing in
-    the input raises: what is wrong stands in ``plan["findings"]``; a plan with an error finding must not be applied.
+    the inventory, ``overrides`` is a merge patch, ``sources`` {host: folder of its inventory}. Returns the plan: plain
+    data, the same for the same input. Nothing in the input raises: what is wrong stands in ``plan["findings"]``; a plan
+    with an error finding must not be applied.
     """
     findings = Findings()
+    if not cluster:
+        fix = "Write it into group_vars/all/cluster.yml beside the inventory (docs/cluster.md), or correct -i."
+        findings.error("no-description", "cluster", "the inventory describes no cluster.", fix)
     merged, changes = apply_overrides(cluster, overrides, findings)
     _refuse_secrets(merged, findings)
     described = validate(CLUSTER, merged, "cluster", findings)
@@ -84,12 +90,14 @@ def compile_plan(cluster: Any, groups: Any, addresses: Any, library: Library, ov
     if hardware:
         hardware = planned_hardware(described["hardware"], hardware, described["simulated_hardware"])
     inventory = read_inventory(groups, addresses, findings)
+    check_sources(sources, findings)
     context = _Context(described, library, inventory, findings, release, hardware, options, driver)
     plan = _plan(context, _resolve_all(context), changes)
     _excuse(described["exceptions"], findings)
     plan["hash"] = plan_hash(plan)
     for part in plan["slices"].values():
         part["plan_hash"] = plan["hash"]
+    findings.keep_causes("no-description", "inventories-merged")
     plan["findings"] = findings.sorted()
     return plan
 
@@ -216,6 +224,8 @@ def _resolve(spec: dict[str, Any], where: str, context: _Context) -> Resolved | 
         profile = catalog.take("profiles", spec["profile"], PROFILE, f"{where}.profile", findings)
     if not card or not profile or not hardware or findings.broken(f"{where}.hosts"):
         return None
+    if not context.release or any(host not in context.inventory.addresses for host in hosts):
+        return None
     device = context.device
     if device not in profile["devices"]:
         why = f'profile "{spec["profile"]}" is for {", ".join(profile["devices"])}; engines run on {device}.'
@@ -232,7 +242,7 @@ def _engine_hosts(spec: dict[str, Any], where: str, context: _Context) -> list[s
         if host not in context.inventory.members("gpu"):
             why = f"{host} is to run engines and is not in the inventory's group gpu."
             context.findings.error("group-mismatch", f"{where}.hosts", why, "Put it into that group.")
-        elif host not in context.inventory.addresses:
+        elif host not in context.inventory.addresses and not context.findings.broken(f"inventory.{host}"):
             why = f"{host} has no usable address."
             context.findings.error("missing-address", f"{where}.hosts", why, "Give it a literal ansible_host.")
     return hosts
@@ -310,7 +320,14 @@ def _instances(
         if hardware["device"] == "cuda":
             instance["gpu_memory_needed_mib"] = gpu_memory_needed_mib(hardware, item)
         instance["argv"] = engine_argv(release, instance, item.args)
-        env = engine_environment(instance, context.device, hardware["omp_threads"], interface, ready_s)
+        env = engine_environment(
+            instance,
+            item.args,
+            context.device,
+            omp_threads=hardware["omp_threads"],
+            interface=interface,
+            ready_timeout_s=ready_s,
+        )
         instance["env"] = dict(sorted({**env, **item.env}.items()))
         instances.append(instance)
     return instances

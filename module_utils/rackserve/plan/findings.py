@@ -46,6 +46,11 @@ class Findings:
             for f in self.items
         )
 
+    def keep_causes(self, *codes: str) -> None:
+        """Where there is an error of ``codes``, drop everything else: it follows from that."""
+        causes = [item for item in self.items if item["code"] in codes]
+        self.items = causes[:1] or self.items
+
     def sorted(self) -> list[dict[str, str]]:
         """Errors first, then warnings, then notes; in the order they were found within each."""
         return sorted(self.items, key=lambda item: SEVERITIES.index(item["severity"]))

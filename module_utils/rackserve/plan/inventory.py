@@ -96,6 +96,18 @@ def _read_addresses(inventory: Inventory, addresses: dict[str, Any], findings: F
         inventory.addresses[host] = address
 
 
+def check_sources(sources: Any, findings: Findings) -> None:
+    """One inventory is one cluster: ``sources`` {host: folder of the inventory that it comes from} name one folder."""
+    folders: dict[str, list[str]] = {}
+    for host, folder in as_dict(sources).items():
+        if isinstance(host, str) and isinstance(folder, str) and folder:
+            folders.setdefault(folder, []).append(host)
+    if len(folders) > 1:
+        named = "; ".join(f"{folder}: {', '.join(hosts)}" for folder, hosts in folders.items())
+        why = f"hosts of {len(folders)} inventories are merged ({named})."
+        findings.error("inventories-merged", "inventory", why, "Give one -i: one inventory is one cluster.")
+
+
 def check_networks(cidrs: list[str], where: str, findings: Findings) -> list[str]:
     """The networks in canonical form; what is no network becomes a finding and is left out."""
     good: list[str] = []

@@ -119,7 +119,7 @@ REFUSED_ENV: dict[str, tuple[str, str]] = {
     "PYTHONPATH": ("would load code the release does not contain", "Leave it out."),
 }
 MANAGED_ENV: dict[str, str] = {
-    "VLLM_HOST_IP": "ansible_host in the inventory",
+    "VLLM_HOST_IP": "nothing: loopback, or ansible_host with a KV connector",
     "VLLM_API_KEY": "the secret engine_api_key",
     "CUDA_VISIBLE_DEVICES": "tensor_parallel_size (GPUs are handed out by the plan)",
     "CUDA_DEVICE_ORDER": "nothing: it is always PCI_BUS_ID",

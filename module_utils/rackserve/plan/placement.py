@@ -108,6 +108,7 @@ def _check_division(item: Resolved, findings: Findings) -> None:
         fits = ", ".join(str(n) for n in range(1, min(heads, 64) + 1) if heads % n == 0)
         why = f"{heads} attention heads do not divide by {tp}."
         findings.error("heads-do-not-divide", spot, why, f"Use one of {fits}.")
+        return
     for size in card["shard_dims"]:
         if size % tp or size // tp % block:
             why = f"{size} / {tp} = {size / tp:g} is no multiple of the quantisation block {block}."

@@ -69,7 +69,9 @@ def plan_tables(plan: dict[str, Any]) -> list[str]:
 
 
 def _finding_line(item: dict[str, str]) -> str:
-    return f"{item['severity']} [{item['code']}] {item['where']}: {item['why']} {item['fix']}".rstrip()
+    # Some reasons begin with the place themselves.
+    why = item["why"] if item["why"].startswith(item["where"]) else f"{item['where']}: {item['why']}"
+    return f"{item['severity']} [{item['code']}] {why} {item['fix']}".rstrip()
 
 
 def _table(title: str, heads: Sequence[str], rows: list[tuple[Any, ...]]) -> list[str]:

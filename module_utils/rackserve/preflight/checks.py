@@ -9,7 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Callable
 
-from . import host, net
+from . import host, net, storage
 from .findings import Finding, finding
 
 Run = Callable[[list[str]], tuple[int, str, str]]
@@ -33,7 +33,7 @@ def firewall_lost(root: Path, run: Run) -> bool:
 def check_host(root: Path, run: Run, given: Mapping[str, Any]) -> dict[str, Any]:
     """Run every check whose input is given; return {findings, drift_roles}.
 
-    given: supported_os {id: [versions]}, disk [{path, needed_mib, unless}], memory_floor_mib, swap,
+    given: supported_os {id: [versions]}, disk [{path, needed_mib, unless}], written [path], memory_floor_mib, swap,
     controller_epoch_s, clock_tolerance_s, interface, address, ports [{port, unit}], user, uid, gid,
     models [{name, path}],
     secret_files [{path, mode}], release {id, path, current}, units [name], knobs {key: value}, limits [], take_over [].
@@ -41,6 +41,7 @@ def check_host(root: Path, run: Run, given: Mapping[str, Any]) -> dict[str, Any]
     findings: list[Finding] = []
     findings += host.check_platform(root, given["supported_os"], os.geteuid())
     findings += host.check_disk(root, given.get("disk") or [])
+    findings += storage.check_writable(root, given.get("written") or [])
     findings += host.check_memory(root, int(given.get("memory_floor_mib") or 0), str(given.get("swap") or "report"))
     if given.get("controller_epoch_s"):
         findings += host.check_clock(time.time(), float(given["controller_epoch_s"]), float(given["clock_tolerance_s"]))
@@ -50,7 +51,8 @@ def check_host(root: Path, run: Run, given: Mapping[str, Any]) -> dict[str, Any]
     if given.get("user"):
         findings += host.check_user(root, str(given["user"]), int(given["uid"]))
     uid, gid = int(given.get("uid") or 0), int(given.get("gid") or 0)
-    findings += host.check_models(root, given.get("models") or [], uid, gid)
+    models = given.get("models") or []
+    findings += host.check_models(root, models, uid, gid) + storage.check_shards(root, models)
     findings += host.check_secret_files(root, given.get("secret_files") or [])
     findings += host.check_release(root, run, given.get("release") or {}, given.get("units") or [])
     if given.get("knobs") or given.get("limits"):

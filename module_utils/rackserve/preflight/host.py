@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 from .findings import Finding, finding
+from .storage import existing
 
 Run = Callable[[list[str]], tuple[int, str, str]]
 OLDEST_PYTHON = (3, 9)
@@ -97,12 +98,6 @@ def check_platform(root: Path, supported: Mapping[str, Sequence[str]], uid: int)
     return found
 
 
-def _existing(path: Path) -> Path:
-    while not path.exists() and path != path.parent:
-        path = path.parent
-    return path
-
-
 def check_disk(root: Path, needs: Sequence[Mapping[str, Any]]) -> list[Finding]:
     """Check free space for [{path, needed_mib, unless}].
 
@@ -112,7 +107,7 @@ def check_disk(root: Path, needs: Sequence[Mapping[str, Any]]) -> list[Finding]:
     for need in needs:
         if need.get("unless") and at(root, str(need["unless"])).exists():
             continue
-        place = _existing(at(root, str(need["path"])))
+        place = existing(at(root, str(need["path"])))
         free_mib = os.statvfs(str(place)).f_bavail * os.statvfs(str(place)).f_frsize >> 20
         device = place.stat().st_dev
         _, total_mib, paths = sums.get(device, (0, 0, []))
@@ -173,7 +168,7 @@ def check_clock(now_s: float, controller_s: float, tolerance_s: float) -> list[F
             "clock-off",
             "clock",
             f"it differs from the controller's by {offset_s:+.1f} s ({tolerance_s:g} s allowed)",
-            "let chrony or timesyncd set it (host_baseline_ntp_servers)",
+            "run on it: chronyc makestep; let it keep the time with host_baseline_ntp_servers",
         )
     ]
 
@@ -235,23 +230,17 @@ def check_models(root: Path, models: Sequence[Mapping[str, Any]], uid: int, gid:
 
 
 def check_secret_files(root: Path, files: Sequence[Mapping[str, Any]]) -> list[Finding]:
-    """Check that files [{path, mode}] that exist are no more open than `mode` (octal text) says."""
+    """Check that files [{path, mode}] that exist are no more open than `mode` (octal text); `path` may be a glob."""
     found = []
     for entry in files:
-        path, most = at(root, str(entry["path"])), int(str(entry["mode"]), 8)
-        if not path.is_file():
-            continue
-        mode = stat.S_IMODE(path.stat().st_mode)
-        if mode & ~most:
-            found.append(
-                finding(
-                    "error",
-                    "secret-readable",
-                    str(entry["path"]),
-                    f"its mode is {mode:04o}, more open than {most:04o}",
-                    "close it and change the secret: others may have read it",
-                )
-            )
+        most = int(str(entry["mode"]), 8)
+        for path in sorted(root.glob(str(entry["path"]).lstrip("/"))):
+            mode = stat.S_IMODE(path.stat().st_mode)
+            if mode & ~most:
+                where = f"/{path.relative_to(root)}"
+                why = f"its mode is {mode:04o}, more open than {most:04o}: others may have read it"
+                fix = f"chmod {most:04o} {where}, change the secret in the site's vault file, run roll-serving"
+                found.append(finding("error", "secret-readable", where, why, fix))
     return found
 
 

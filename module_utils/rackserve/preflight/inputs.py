@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 GATEWAY_UNIT = "rackserve-gateway.service"
+_WRITTEN = ("/etc/rackserve", "/etc/systemd/system", "/var/lib/rackserve")
 
 
 def host_inputs(piece: Mapping[str, Any], release_mib: int) -> dict[str, Any]:
-    """Return {ports, units, disk, models} of a slice; an empty slice (a builder) asks for nothing.
+    """Return {ports, units, disk, written, models} of a slice; an empty slice (a builder) asks for nothing.
 
     `release_mib`: what an unpacked release with its archive needs. Weights count where the slice knows their bytes.
     """
@@ -22,12 +23,16 @@ def host_inputs(piece: Mapping[str, Any], release_mib: int) -> dict[str, Any]:
     disk: list[dict[str, Any]] = []
     if release.get("path"):
         disk.append({"path": release["path"], "needed_mib": release_mib, "unless": release["path"]})
+    written = [*_WRITTEN, release["path"]] if release.get("path") else list(_WRITTEN if piece else ())
     present = []
     for model in piece.get("models") or []:
         if (model.get("source") or {}).get("kind") == "present":
             present.append({"name": model.get("name") or model.get("card") or model["path"], "path": model["path"]})
-        elif model.get("bytes"):
+            continue
+        written.append(model["path"])
+        if model.get("bytes"):
             disk.append(
                 {"path": model["path"], "needed_mib": int(model["bytes"]) >> 20, "unless": f"{model['path']}/READY"}
             )
-    return {"ports": ports, "units": [i["unit"] for i in instances], "disk": disk, "models": present}
+    units = [i["unit"] for i in instances]
+    return {"ports": ports, "units": units, "disk": disk, "written": written, "models": present}

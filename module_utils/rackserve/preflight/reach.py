@@ -120,7 +120,8 @@ _REACHED = [
     ),
     _known(
         "host-slow",
-        r"failed to execute in the expected time frame \((?P<seconds>[\d.]+)\)|Timed out after (?P<seconds2>[\d.]+) s",
+        r"failed to execute in the expected time frame \((?P<seconds>[\d.]+)\)|"
+        r"Timed out after (?P<seconds2>[\d.]+) s",
         "it did not finish within {seconds} s",
         f"it hangs or is overloaded: {_CONSOLE} (load, memory, a network mount that does not answer)",
     ),
@@ -140,7 +141,8 @@ _REACHED = [
 
 
 _BEFORE_THE_MODULE = re.compile(
-    r"module interpreter|minimum of Python|expected time frame|[Tt]imed out|Timeout \(|sudo|privilege escalation|become|run as root"
+    r"module interpreter|minimum of Python|expected time frame|[Tt]imed out|Timeout \(|sudo|privilege escalation|become"
+    r"|run as root"
 )
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import re
+import stat
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from .findings import Finding, finding
 
 _NEAR_PREFIX = 0.9
+_PLAIN_SECRETS = re.compile(rb"^rackserve_secrets\s*:", re.MULTILINE)
 
 
 def _owner(name: str, roles: Iterable[str]) -> str:
@@ -83,4 +87,22 @@ def check_secrets(plan: Any, available: Iterable[str]) -> list[Finding]:
                 f"add it to the site's vault file{hint}",
             )
         )
+    return found
+
+
+def check_secret_sources(inventory: Path) -> list[Finding]:
+    """Refuse files of an inventory that hold secrets in the clear and that others on the controller may read.
+
+    A file that ansible-vault encrypted may be read by anybody. Files that are not for us are left to Ansible.
+    """
+    found = []
+    folders = (inventory / name for name in ("group_vars", "host_vars"))
+    for path in sorted(path for folder in folders for path in folder.rglob("*") if path.is_file()):
+        mode = stat.S_IMODE(path.stat().st_mode)
+        if not mode & stat.S_IROTH:
+            continue
+        if _PLAIN_SECRETS.search(path.read_bytes()):
+            why = f"it holds secrets in the clear and its mode is {mode:04o}: others on this machine may read them"
+            fix = f"chmod 600 {path}, and replace the secrets if somebody may have; or encrypt it with ansible-vault"
+            found.append(finding("error", "secret-readable", str(path), why, fix))
     return found

@@ -62,6 +62,17 @@ def test_check_mode_reports_and_writes_nothing(folder: Path) -> None:
     assert (folder / READY).exists()
 
 
+def test_marks_may_stand_elsewhere_so_that_a_source_stays_untouched(folder: Path, tmp_path: Path) -> None:
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    assert verify(folder, manifest_of(FILES), marks=marks) == Verdict([], [], [], 3, True)
+    assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
+    assert verify(folder, manifest_of(FILES), marks=marks) == Verdict([], [], [], 0, False)
+    (folder / "a.safetensors").write_bytes(b"weights b")
+    assert verify(folder, manifest_of(FILES), marks=marks).corrupt == ["a.safetensors"]
+    assert not (marks / READY).exists()
+
+
 def test_only_what_changed_is_hashed(folder: Path) -> None:
     verify(folder, manifest_of(FILES))
     os.utime(folder / "config.json", ns=(1, 1))

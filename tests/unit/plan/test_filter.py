@@ -36,7 +36,7 @@ class Hostvars(dict[str, Any]):
 
 class Variables(dict[str, Any]):
     def get(self, key: str, default: Any = None) -> Any:
-        assert key == "ansible_host"
+        assert key in ("ansible_host", "inventory_dir")
         return super().get(key, default)
 
 
@@ -66,8 +66,21 @@ def test_host_named_by_its_address_needs_no_variable() -> None:
     assert plan["slices"]["10.77.0.11"]["address"] == "10.77.0.11"
     assert [item["where"] for item in plan["findings"] if item["code"] == "missing-address"] == [
         "inventory.node2.ansible_host",
-        "cluster.deployments[0].hosts",
     ]
+
+
+def test_merged_inventories_are_refused_and_named() -> None:
+    cluster, groups, hostvars = inputs()
+    for host, variables in hostvars.items():
+        variables["inventory_dir"] = "/sites/a" if host in groups["gpu"] else "/sites/b"
+    plan = FILTERS["cluster_plan"](cluster, groups, hostvars)
+    assert FILTERS["plan_errors"](plan) == [
+        "error [inventories-merged] inventory: hosts of 2 inventories are merged (/sites/a: node1, "
+        "node2, node3, node4; /sites/b: gw). Give one -i: one inventory is one cluster."
+    ]
+    for variables in hostvars.values():
+        variables["inventory_dir"] = "/sites/a"
+    assert FILTERS["plan_errors"](FILTERS["cluster_plan"](cluster, groups, hostvars)) == []
 
 
 def test_each_compile_is_traced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

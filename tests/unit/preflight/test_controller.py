@@ -6,7 +6,7 @@ import pytest
 import rackserve_preflight as filters
 from ansible.errors import AnsibleFilterError
 from rackserve.preflight.inputs import host_inputs
-from rackserve.preflight.variables import check_secrets, check_variables, needed_secrets
+from rackserve.preflight.variables import check_secret_sources, check_secrets, check_variables, needed_secrets
 
 KNOWN = {"vllm": {"vllm_nofile", "vllm_user"}, "host": {"host_x"}, "host_baseline": {"host_baseline_knobs"}}
 
@@ -73,7 +73,27 @@ def test_a_slice_becomes_questions():
         {"path": "/srv/copied", "needed_mib": 3, "unless": "/srv/copied/READY"},
     ]
     assert asked["models"] == [{"name": "here", "path": "/srv/here"}]
-    assert host_inputs({}, 100) == {"ports": [], "units": [], "disk": [], "models": []}
+    assert asked["written"] == [
+        "/etc/rackserve", "/etc/systemd/system", "/var/lib/rackserve", "/opt/r", "/srv/copied", "/srv/unknown"
+    ]  # fmt: skip
+    assert host_inputs({}, 100) == {"ports": [], "units": [], "disk": [], "written": [], "models": []}
+
+
+def test_secrets_in_the_clear_must_be_closed_and_encrypted_ones_may_be_open(tmp_path):
+    for name, text, mode in (
+        ("group_vars/all/secrets.yml", "---\nrackserve_secrets:\n  a: b\n", 0o644),
+        ("group_vars/all/closed.yml", "rackserve_secrets: {a: b}\n", 0o640),
+        ("host_vars/h.yml", "$ANSIBLE_VAULT;1.1;AES256\n6261\n", 0o644),
+        ("host_vars/other.yml", "# rackserve_secrets: elsewhere\n", 0o644),
+    ):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        path.chmod(mode)
+    (found,) = check_secret_sources(tmp_path)
+    assert (found["code"], found["where"]) == ("secret-readable", f"{tmp_path}/group_vars/all/secrets.yml")
+    assert "its mode is 0644: others" in found["why"]
+    assert check_secret_sources(tmp_path / "nowhere") == []
 
 
 @pytest.fixture
@@ -100,6 +120,12 @@ def test_the_filter_reads_the_roles_themselves(roles):
     assert [f["code"] for f in found] == ["variable-unknown"] + ["secret-missing"] * 3
     assert len(filters.finding_errors(found)) == 4
     assert filters.preflight_variables({"h": []}, str(roles)) == []
+    inventory = roles / "group_vars"
+    inventory.mkdir()
+    (inventory / "all.yml").write_text("rackserve_secrets: {}\n")
+    (inventory / "all.yml").chmod(0o604)
+    found = filters.preflight_variables({"h": []}, str(roles), inventory=str(roles))
+    assert [f["code"] for f in found] == ["secret-readable"]
     with pytest.raises(AnsibleFilterError, match="no roles in"):
         filters.preflight_variables({}, str(roles / "nowhere"))
 
@@ -118,4 +144,4 @@ def test_our_own_roles_know_their_own_variables():
 def test_every_name_is_a_filter():
     names = {"variable_names", "preflight_variables", "preflight_inputs", "finding_errors"}
     assert set(filters.FilterModule().filters()) == names
-    assert filters.preflight_inputs({}) == {"ports": [], "units": [], "disk": [], "models": []}
+    assert filters.preflight_inputs({}) == {"ports": [], "units": [], "disk": [], "written": [], "models": []}

@@ -13,7 +13,7 @@ import host_preflight
 import pytest
 from ansible.module_utils.testing import patch_module_args
 from rackserve.preflight import checks, host, net
-from rackserve.preflight.findings import error_lines, finding
+from rackserve.preflight.findings import as_block, error_lines, finding
 
 OS = {"debian": ["12"], "ubuntu": ["22.04", "24.04"]}
 
@@ -118,12 +118,13 @@ def test_weights_must_be_there_and_readable_all_the_way(root):
 
 
 def test_secret_files(root):
-    files = [{"path": "/etc/key", "mode": "0640"}]
+    files = [{"path": "/etc/k*", "mode": "0640"}]
     assert host.check_secret_files(root, files) == []
     put(root, "etc/key", "x", 0o600)
     assert host.check_secret_files(root, files) == []
     (root / "etc/key").chmod(0o644)
     (found,) = host.check_secret_files(root, files)
+    assert found["where"] == "/etc/key"
     assert "0644, more open than 0640" in found["why"]
 
 
@@ -249,6 +250,8 @@ def test_findings_have_one_shape():
         finding("fatal", "c", "w", "y", "f")
     lines = error_lines([finding("error", "c", "w", "y", "f"), finding("note", "c", "w", "y", "f")])
     assert lines == ["c: w: y; f"]
+    assert as_block(lines) == as_block(lines[0]) == "c: w: y; f\n"
+    assert [as_block(other) for other in (["a", 1], [], "", {"a": 1}, None)] == [["a", 1], [], "", {"a": 1}, None]
 
 
 def test_the_converged_case_is_cheap(root):
