@@ -243,9 +243,14 @@ def test_controller_killed(stage: Stage, playbook: Run) -> None:
     with scene(stage, "controller killed in mid-run (SIGKILL)") as at:
 
         def strike() -> None:
-            with subprocess.Popen(command, cwd=REPO, stdout=subprocess.PIPE, text=True, start_new_session=True) as run:
+            with subprocess.Popen(
+                command, cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+            ) as run:
                 assert run.stdout is not None
-                assert any("vllm : " in line for line in run.stdout), "the run ended before it came to the engines"
+                seen: list[str] = []
+                while "vllm : " not in "".join(seen[-1:]):
+                    seen.append(run.stdout.readline())
+                    assert seen[-1], "the run ended before it came to the engines: " + "".join(seen[-40:])
                 os.killpg(run.pid, signal.SIGKILL)
 
         at.strike(strike)
