@@ -30,6 +30,7 @@ MAY_DIFFER = {
     r"var/cache/rackserve/.*": "the engine's own cache",
     r"(usr|var)/.*\.pyc|(usr|var)/.*/__pycache__": "bytecode of the system's Python, by which modules ran",
     r"root/\.cache(/.*)?|root/\.ssh(/.*)?": "made by logging in",
+    r"root/\.ansible(/.*)?": "Ansible's folder of the task that was cut off, closed to others",
     r"srv/models/[^/]+/READY\.stat\.json": "modification times, which a model's READY is proven by",
     r"var/lib/(chrony|dbus|logrotate)/.*": "run time state of these services",
     r"var/spool/.*|var/backups/.*": "run time state of cron jobs",
@@ -39,9 +40,7 @@ MOVING_UNITS = {
     r"session-.*|user.*|ssh@.*|systemd-(hostnamed|timedated|localed|tmpfiles-clean)\.service": "people and clocks",
     r"(apt-daily|dpkg-db-backup|e2scrub|fstrim|logrotate|man-db|systemd-tmpfiles).*": "timers and what they start",
 }
-_JUNK = re.compile(
-    r"(.*/)?(\.[^/]*\.rackserve-new|[^/]*\.part|\.rsync-partial|ansible-tmp-[^/]*|[^/]*\.dpkg-(new|tmp))"
-)
+_JUNK = re.compile(r"(.*/)?(\.[^/]*\.rackserve-new|[^/]*\.part|\.rsync-partial|[^/]*\.dpkg-(new|tmp))")
 
 State = dict[str, dict[str, str]]
 
