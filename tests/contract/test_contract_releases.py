@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from contract_support import REPO, here, read_yaml
-
 from rackserve.hardware.provenance import check_provenance
 from rackserve.plan.findings import Findings
 from rackserve.plan.schema import validate

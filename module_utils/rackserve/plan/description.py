@@ -238,7 +238,7 @@ CLUSTER = Field(
         "release": _file_id("Release set: `files/releases/<release>.yml`."),
         "distribution": Field(
             "text",
-            "Operating system of the hosts; to be said where the release installs different packages on its distributions.",
+            "Operating system of the hosts; needed where the release's distributions get different packages.",
             nullable=True,
             choices=tuple(DISTRIBUTIONS),
         ),

@@ -84,7 +84,7 @@ def _wrong_type(field: Field, value: Any, where: str, findings: Findings) -> Any
     elif field.kind == "text" and isinstance(value, (int, float, datetime.date)) and not field.secret:
         fix = f"Write it in quotes: {show(str(value))}."
         if isinstance(value, float) and re.fullmatch(r"\d+\.[1-9]", str(value)):
-            fix = f"Write it in quotes: {show(str(value))}, or {show(str(value) + '0')}, of which YAML makes the same number."
+            fix = f"Write it in quotes: {show(str(value))}, or {show(str(value) + '0')}: YAML makes one number of both."
     findings.error("wrong-type", where, f"{where} must be {_KIND_NAMES[field.kind]}, not {seen}.", fix)
     return field.empty()
 

@@ -116,5 +116,7 @@ def test_a_key_that_stands_twice_is_refused_with_its_file_and_line(tmp_path: Pat
     with pytest.raises(AnsibleFilterError) as refused:
         FILTERS["cluster_plan"](*inputs(), root=str(tmp_path))
     text = " ".join(str(refused.value).split())
-    assert text.startswith('cluster_plan cannot read the library: files/releases/2026.11.yml: the key "nccl" stands twice')
+    assert text.startswith(
+        'cluster_plan cannot read the library: files/releases/2026.11.yml: the key "nccl" stands twice'
+    )
     assert f"line {line}" in text

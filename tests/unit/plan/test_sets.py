@@ -53,8 +53,13 @@ ADVISED: list[tuple[str, str, dict[str, Any], list[str]]] = [
     (
         "2026.11",
         H20,
-        {"put": {"nccl": "2.29.3", "packages.7.versions": {"libnccl2": "2.29.3-1+cuda13.0"}, "packages.6.versions": {
-            "libnccl2": "2.29.3-1+cuda13.1"}}},
+        {
+            "put": {
+                "nccl": "2.29.3",
+                "packages.7.versions": {"libnccl2": "2.29.3-1+cuda13.0"},
+                "packages.6.versions": {"libnccl2": "2.29.3-1+cuda13.1"},
+            }
+        },
         [
             f"warning [nccl-newer] {FILE}.packages[6].versions.libnccl2: libnccl2 2.29.3-1+cuda13.1 is built for CUDA "
             "13.1, the toolkit is 13.0.0. Choose one that is built for 13.0 or older."
@@ -82,15 +87,22 @@ ADVISED: list[tuple[str, str, dict[str, Any], list[str]]] = [
             "put": {"kernel_modules": "proprietary"},
         },
         [
-            f"error [open-modules-needed] {FILE}.kernel_modules: NVIDIA GeForce RTX 5090 (compute capability 12.0) works "
-            "with the open modules only. Use a set with open modules."
+            f"error [open-modules-needed] {FILE}.kernel_modules: NVIDIA GeForce RTX 5090 (compute capability 12.0) "
+            "works with the open modules only. Use a set with open modules."
         ],
     ),
     (
         "2026.11",
         H20,
-        {"put": {"vllm": "0.40.0", "torch": "2.20.0", "cuda": "13.9.0", "packages.4.versions": {
-            "cuda-toolkit-13-9": "13.9.0-1"}, "artefacts": []}},
+        {
+            "put": {
+                "vllm": "0.40.0",
+                "torch": "2.20.0",
+                "cuda": "13.9.0",
+                "packages.4.versions": {"cuda-toolkit-13-9": "13.9.0-1"},
+                "artefacts": [],
+            }
+        },
         [
             f"note [version-not-known] {FILE}.vllm: nothing is known of vLLM 0.40.0; its fit is not checked. "
             "Add it to module_utils/rackserve/plan/sets/known.py.",
@@ -139,14 +151,21 @@ def test_old_gpus_do_not_work_with_open_modules(library: Library) -> None:
     hardware = {"gpu": "Tesla V100", "machine": {"gpu": {"compute_capability": "7.0"}}}
     check_modules(library.releases["2026.11"], hardware, FILE, findings)
     assert [(item["code"], item["why"]) for item in findings.items] == [
-        ("open-modules-unfit", "Tesla V100 (compute capability 7.0) is older than 7.5: the open modules do not drive it.")
+        (
+            "open-modules-unfit",
+            "Tesla V100 (compute capability 7.0) is older than 7.5: the open modules do not drive it.",
+        )
     ]
 
 
-@pytest.mark.parametrize("machine", [None, {}, {"gpu": {"compute_capability": 9.0}}, {"gpu": {"compute_capability": "?"}}])
-def test_unknown_gpus_are_not_judged(machine: Any, library: Library) -> None:
+@pytest.mark.parametrize(
+    "machine", [None, {}, {"gpu": {"compute_capability": 9.0}}, {"gpu": {"compute_capability": "?"}}]
+)
+def test_unknown_gpus_are_not_judged(machine: Any) -> None:
     findings = Findings()
-    check_modules({"driver": "580.65.06", "kernel_modules": "proprietary"}, {"gpu": "x", "machine": machine}, FILE, findings)
+    check_modules(
+        {"driver": "580.65.06", "kernel_modules": "proprietary"}, {"gpu": "x", "machine": machine}, FILE, findings
+    )
     assert findings.items == []
 
 

@@ -1,1 +1,1 @@
-"""Release sets: what one file of `files/releases` says, what it must not say, where it was proven (docs/releases.md)."""
+"""Release sets: what a file of `files/releases` says and must not say, and where it ran (docs/releases.md)."""

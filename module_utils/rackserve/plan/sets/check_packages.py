@@ -22,19 +22,21 @@ def check_packages(release: Mapping[str, Any], where: str, findings: Findings) -
         other = ", ".join(name for name in group["distributions"] if name not in release["distributions"])
         if other:
             why = f"the set is not for {other}."
-            findings.error("package-distribution", f"{spot}.distributions", why, "Add it to distributions, or take it out.")
+            findings.error(
+                "package-distribution", f"{spot}.distributions", why, "Add it to distributions, or take it out."
+            )
         bare = ", ".join(name for name in group["distributions"] if not _version(release, part, name))
         if bare:
             why = f"{part} has no version on {bare}."
             findings.error("packages-without-part", spot, why, f"Write {part}, or take its packages out.")
-        for package, exact in group["versions"].items():
+        for package in group["versions"]:
             here = f"{spot}.versions.{package}"
             for name in group["distributions"]:
                 before = twice.setdefault((name, package), here)
                 if before != here:
                     why = f"{name} gets {package} from {before.rpartition('.versions')[0]} as well."
                     findings.error("package-twice", here, why, "Take one of them out.")
-            _check_package(release, group, package, exact, here, findings)
+            _check_package(release, group, package, here, findings)
     for part in PARTS:
         wanted = [name for name in release["distributions"] if _version(release, part, name)]
         none = ", ".join(name for name in wanted if not packages_of(release, part, name))
@@ -65,9 +67,9 @@ def _version(release: Mapping[str, Any], part: str, distribution: str) -> Any:
 
 
 def _check_package(
-    release: Mapping[str, Any], group: Mapping[str, Any], package: str, exact: str, spot: str, findings: Findings
+    release: Mapping[str, Any], group: Mapping[str, Any], package: str, spot: str, findings: Findings
 ) -> None:
-    part = group["part"]
+    part, exact = group["part"], group["versions"][package]
     for version in dict.fromkeys(_version(release, part, name) for name in group["distributions"]):
         if version and not holds(exact, version, part in _EXACT):
             why = f"{package} {exact} is not of {part} {version}."

@@ -13,7 +13,9 @@ _ID_DIGITS = 12
 
 def set_id(release: Mapping[str, Any]) -> str:
     """12 hexadecimal digits that stand for everything a set installs: versions, packages, files, lock, command."""
-    content = {key: value for key, value in release.items() if key not in _NOT_INSTALLED and value not in (None, [], {})}
+    content = {
+        key: value for key, value in release.items() if key not in _NOT_INSTALLED and value not in (None, [], {})
+    }
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:_ID_DIGITS]
 

