@@ -18,9 +18,32 @@ if str(REPO / "module_utils") not in sys.path:
     # Ansible makes module_utils importable for modules only, not for plugins on the controller.
     sys.path.insert(0, str(REPO / "module_utils"))
 
-from rackserve.plan import compile_plan, load_library, plan_errors, plan_tables  # noqa: E402 - needs the path above
+from rackserve.plan import (  # noqa: E402 - needs the path above
+    LibraryError,
+    compile_plan,
+    load_library,
+    plan_errors,
+    plan_tables,
+)
 
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Loader(_SAFE_LOADER):  # type: ignore[misc, valid-type]
+    """A safe loader that refuses a key that stands twice: YAML would take the last one and say nothing."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        """The mapping; raises ConstructorError, with the line, where a key stands for the second time."""
+        seen: set[str] = set()
+        for key in [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f'the key "{key.value}" stands twice', key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 _PLANNED_GROUPS = ("gpu", "gateway", "monitoring")
 
 
@@ -52,13 +75,13 @@ def cluster_plan(
             stream.write(f"compile pid={os.getpid()}\n")
     try:
         library = load_library(Path(root) if root else REPO, _parse)
-    except (OSError, yaml.YAMLError) as problem:
+    except LibraryError as problem:
         raise AnsibleFilterError(f"cluster_plan cannot read the library: {problem}") from problem
     return compile_plan(plain(cluster), plain_groups, addresses, library, plain(overrides), sources=sources)
 
 
 def _parse(text: str) -> Any:
-    return yaml.load(text, Loader=_LOADER)  # noqa: S506 - _LOADER is a safe loader
+    return yaml.load(text, Loader=_Loader)  # noqa: S506 - _Loader is a safe loader
 
 
 def _is_address(text: str) -> bool:

@@ -41,6 +41,10 @@ class Library:
         return None if findings.broken(spot) else entry
 
 
+class LibraryError(Exception):
+    """A file of the library cannot be read; the text names it and says why."""
+
+
 _SINGULAR = {
     "releases": "release",
     "hardware": "hardware",
@@ -53,14 +57,20 @@ _SINGULAR = {
 def load_library(root: Path, parse: Callable[[str], Any]) -> Library:
     """Read ``root``/files/{releases,hardware,models,options}/*.yml and files/profiles.yml.
 
-    ``parse`` turns YAML text into data (the caller brings it: this package is standard library only). Raises OSError
-    when the folder cannot be read, and whatever ``parse`` raises, with the file's name put in front by the caller.
+    ``parse`` turns YAML text into data (the caller brings it: this package is standard library only). Raises
+    LibraryError, which names the file, when one cannot be read or parsed.
     """
 
-    def shelf(name: str) -> dict[str, Any]:
-        return {path.stem: parse(path.read_text("utf-8")) for path in sorted((root / "files" / name).glob("*.yml"))}
+    def read(path: Path) -> Any:
+        try:
+            return parse(path.read_text("utf-8"))
+        except Exception as problem:  # whatever the caller's parser raises
+            raise LibraryError(f"{path.relative_to(root)}: {problem}") from problem
 
-    profiles = parse((root / "files" / "profiles.yml").read_text("utf-8"))
+    def shelf(name: str) -> dict[str, Any]:
+        return {path.stem: read(path) for path in sorted((root / "files" / name).glob("*.yml"))}
+
+    profiles = read(root / "files" / "profiles.yml")
     return Library(
         shelf("releases"),
         shelf("hardware"),

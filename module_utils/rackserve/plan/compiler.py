@@ -18,7 +18,7 @@ from .arguments import (
 )
 from .capacity import gpu_memory, gpu_memory_needed_mib, start_times
 from .catalog import Library
-from .description import CLUSTER, EXCUSABLE, HARDWARE, MODEL, OPTIONS, PROFILE, RELEASE
+from .description import CLUSTER, EXCUSABLE, HARDWARE, MODEL, OPTIONS, PROFILE
 from .device import check_device, engine_device, planned_hardware
 from .driver import build_driver
 from .findings import Findings, looks_like_secret
@@ -28,6 +28,9 @@ from .inventory import Inventory, check_networks, check_sources, read_inventory
 from .merge import apply_overrides
 from .placement import Resolved, check_ports, place
 from .schema import validate
+from .sets.check import check_modules, check_set
+from .sets.proof import proof
+from .sets.schema import RELEASE
 from .slices import build_slices
 
 PLAN_VERSION = 1
@@ -74,6 +77,7 @@ def compile_plan(
     described = validate(CLUSTER, merged, "cluster", findings)
     release = library.take("releases", described["release"], RELEASE, "cluster.release", findings)
     hardware = library.take("hardware", described["hardware"], HARDWARE, "cluster.hardware", findings)
+    proven = _check_release(described, release, hardware, findings)
     network = described["network"]
     network["management_cidrs"] = check_networks(
         network["management_cidrs"], "cluster.network.management_cidrs", findings
@@ -97,6 +101,7 @@ def compile_plan(
     plan["hash"] = plan_hash(plan)
     for part in plan["slices"].values():
         part["plan_hash"] = plan["hash"]
+    plan["proof"] = proven
     findings.keep_causes("no-description", "inventories-merged")
     plan["findings"] = findings.sorted()
     return plan
@@ -140,9 +145,9 @@ def _plan(context: _Context, deployments: list[Resolved], changes: list[dict[str
 
 
 def plan_hash(plan: dict[str, Any]) -> str:
-    """sha256 of the plan's canonical JSON, without its findings and without the hash itself."""
+    """sha256 of the plan's canonical JSON, without its findings, what is proven of it and the hash itself."""
     slices = {host: {**part, "plan_hash": ""} for host, part in plan["slices"].items()}
-    rest = {key: value for key, value in plan.items() if key not in ("hash", "findings")}
+    rest = {key: value for key, value in plan.items() if key not in ("hash", "findings", "proof")}
     text = json.dumps({**rest, "slices": slices}, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -158,6 +163,23 @@ def _refuse_secrets(cluster: Any, findings: Findings) -> None:
                 "this reads like a key itself; the description and the plan carry names only.",
                 "Name the key here, put its value into the vault file as api_key_<name>; if it was real, replace it.",
             )
+
+
+def _check_release(
+    described: dict[str, Any], release: dict[str, Any] | None, hardware: dict[str, Any] | None, findings: Findings
+) -> dict[str, Any] | None:
+    """Judge the set itself; returns where it was proven ({set, proven, text}), None without release or hardware."""
+    where = f"files/releases/{described['release']}.yml"
+    if release:
+        check_set(release, where, findings)
+    if not release or not hardware:
+        return None
+    check_modules(release, hardware, where, findings)
+    proven = proof(release, described["hardware"], described["simulated_hardware"])
+    if not proven["proven"]:
+        fix = "Prove it and record that in the set's proven_on (docs/releases.md)."
+        findings.warning("release-unproven", "cluster.release", f"{proven['text']}.", fix)
+    return proven
 
 
 def _check_platform(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .schema import Field
+from .sets.known import DISTRIBUTIONS
 
 NAME = "[a-z][a-z0-9-]{0,30}"
 NAME_MEANS = "a name (a-z, 0-9, -; starts with a letter; at most 31)"
@@ -18,6 +19,10 @@ EXCUSABLE = {
     "enforce-eager": "CUDA graphs are off",
     "untuned-nccl": "an NCCL tuning variable is set by hand",
     "fabric-differs": "the fabric described is not the one of the hardware profile",
+    "release-unproven": "this release never ran on this hardware",
+    "toolkit-newer": "the release's CUDA toolkit is newer than its driver",
+    "nccl-newer": "the release's NCCL is built for a newer CUDA than its toolkit",
+    "proprietary-modules": "the release brings proprietary kernel modules to GPUs that work with the open ones",
 }
 LAYOUTS_BUILT = ("replica", "single")
 LAYOUTS_PLANNED = ("data_parallel", "multi_node", "prefill_decode")
@@ -230,7 +235,13 @@ CLUSTER = Field(
     required=True,
     keys={
         "name": _name("Name of the cluster."),
-        "release": _file_id("Version set: `files/releases/<release>.yml`."),
+        "release": _file_id("Release set: `files/releases/<release>.yml`."),
+        "distribution": Field(
+            "text",
+            "Operating system of the hosts; needed where the release's distributions get different packages.",
+            nullable=True,
+            choices=tuple(DISTRIBUTIONS),
+        ),
         "hardware": _file_id("Hardware profile: `files/hardware/<hardware>.yml`."),
         "simulated_hardware": Field(
             "flag",
@@ -272,34 +283,6 @@ CLUSTER = Field(
 def _text(doc: str, nullable: bool = True) -> Field:
     return Field("text", doc, nullable=nullable, required=not nullable)
 
-
-def _packages(doc: str) -> Field:
-    version = Field("text", "", pattern=r"[0-9][A-Za-z0-9.+~:-]*", pattern_means="a package's full version")
-    return Field("map", doc, pattern=r"[a-z0-9][a-z0-9.+-]+", pattern_means="a package's name", item=version)
-
-
-RELEASE = Field(
-    "object",
-    "A version set.",
-    required=True,
-    keys={
-        "doc": _text("What it is for.", nullable=False),
-        "device": Field("text", "What engines run on.", required=True, choices=("cpu", "cuda")),
-        "built": Field("flag", "rackserve can build and install it.", required=True),
-        "engine_command": Field(
-            "list", "Interpreter and module, relative to the release.", required=True, low=1, item=_text("A word.")
-        ),
-        "lock": _text("Lock file, relative to the repository."),
-        "options": _text("Engine options it knows: `files/options/<options>.yml`; null: names are not checked."),
-        "distributions": Field("list", "Operating systems it is for.", item=_text("A name.")),
-        "driver_packages": _packages("Packages of the driver, name to exact version."),
-        "fabric_manager_packages": _packages("The same for Fabric Manager."),
-        **{
-            part: _text(f"Version of {part}.")
-            for part in ("python", "vllm", "torch", "ray", "driver", "fabric_manager", "cuda", "cudnn", "nccl")
-        },
-    },
-)
 
 HARDWARE = Field(
     "object",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..driver.version import upstream
 from .findings import Findings, as_dict
+from .sets.packages import packages_of, same_everywhere
 
 
 def build_driver(
@@ -34,9 +34,17 @@ def build_driver(
     fabric_manager = hardware["fabric_manager"]
     if fabric_manager is None:
         fabric_manager = bool(as_dict(hardware["machine"]).get("nvswitches"))
-    packages = _packages(release, fabric_manager, f"files/releases/{described['release']}.yml", findings)
-    if not packages:
+    where = f"files/releases/{described['release']}.yml"
+    parts = ("driver", "fabric_manager") if fabric_manager else ("driver",)
+    distribution = _distribution(described["distribution"], release, parts, findings)
+    if fabric_manager and not release["fabric_manager"]:
+        why = "the hardware has NVSwitches, and the release no Fabric Manager."
+        findings.error("part-missing", f"{where}.fabric_manager", why, "Write the driver's version.")
+    if not distribution or findings.broken(where):
         return None
+    packages: dict[str, str] = {}
+    for part in parts:
+        packages.update(packages_of(release, part, distribution))
     return {
         "version": version,
         "packages": {name: packages[name] for name in sorted(packages)},
@@ -46,24 +54,17 @@ def build_driver(
     }
 
 
-def _packages(release: dict[str, Any], fabric_manager: bool, where: str, findings: Findings) -> dict[str, str]:
-    """Packages by name with their exact versions; empty, with an error finding, where they do not fit the release."""
-    version = release["driver"]
-    wanted = [("driver_packages", version)]
-    wanted += [("fabric_manager_packages", release["fabric_manager"])] if fabric_manager else []
-    packages: dict[str, str] = {}
-    for field, part in wanted:
-        spot, known = f"{where}.{field}", len(findings.items)
-        if not release[field]:
-            findings.error("driver-packages-unknown", spot, "it names no package.", "Name each with its version.")
-        if part != version:
-            why = f"Fabric Manager {part} does not work with driver {version}."
-            findings.error("fabric-manager-differs", f"{where}.fabric_manager", why, "Write the driver's version.")
-        for name, exact in release[field].items():
-            if upstream(exact) != version:
-                why = f"{name} {exact} is not of driver {version}."
-                findings.error("driver-package-version", f"{spot}.{name}", why, "Write the driver's version.")
-        if len(findings.items) > known:
-            return {}
-        packages.update(release[field])
-    return packages
+def _distribution(described: str | None, release: dict[str, Any], parts: tuple[str, ...], findings: Findings) -> str:
+    """The distribution whose packages are installed; "", with an error finding, where the description does not say."""
+    names, where = release["distributions"], "cluster.distribution"
+    if findings.broken(where):
+        return ""
+    if described and described not in names:
+        why = f"the release is not for {described}."
+        findings.error("distribution-unfit", where, why, f"It is for {', '.join(names)}.")
+        return ""
+    if not described and not same_everywhere(release, parts):
+        why = f"the release installs different packages on {', '.join(names)}."
+        findings.error("distribution-missing", where, why, "Say which one the hosts run.")
+        return ""
+    return str(described or names[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import datetime
 import math
 import re
 from collections.abc import Mapping
@@ -80,8 +81,10 @@ def _wrong_type(field: Field, value: Any, where: str, findings: Findings) -> Any
     fix = field.doc
     if field.kind == "text" and isinstance(value, bool):
         fix = "YAML reads yes, no, on, off, true and false as booleans: write the text in quotes."
-    elif field.kind == "text" and isinstance(value, (int, float)) and not field.secret:
+    elif field.kind == "text" and isinstance(value, (int, float, datetime.date)) and not field.secret:
         fix = f"Write it in quotes: {show(str(value))}."
+        if isinstance(value, float) and re.fullmatch(r"\d+\.[1-9]", str(value)):
+            fix = f"Write it in quotes: {show(str(value))}, or {show(str(value) + '0')}: YAML makes one number of both."
     findings.error("wrong-type", where, f"{where} must be {_KIND_NAMES[field.kind]}, not {seen}.", fix)
     return field.empty()
 

@@ -15,6 +15,8 @@ def plan_tables(plan: dict[str, Any]) -> list[str]:
     """Lines: instances, gateway slots, flows, capacity, overrides and findings, each under its heading."""
     release, gateway = plan["release"] or {}, plan["gateway"]
     lines = [f"cluster {plan['cluster']}, release {release.get('id')}, plan {plan['hash'][:12]}"]
+    if plan["proof"]:
+        lines += [f"release set {plan['proof']['set']}: {plan['proof']['text']}"]
     simulated = bool(plan["hardware"] and plan["hardware"]["simulated"])
     if simulated:
         lines += [f"hardware {plan['hardware']['id']}: its GPUs are simulated"]

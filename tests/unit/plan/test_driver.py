@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 from rackserve.plan import Library, compile_plan
+from rackserve.plan.sets.packages import packages_of
 
 from .conftest import REPO, Compile, codes, load_site
 
@@ -106,38 +107,67 @@ def test_an_override_without_a_secret_is_shown(compiled: Compile) -> None:
     assert plan["driver"]["repository"]["uri"] == "http://10.20.0.6/"
 
 
-@pytest.mark.parametrize(
-    ("change", "code"),
-    [
-        ({"driver_packages": {}}, "driver-packages-unknown"),
-        ({"fabric_manager_packages": None}, "driver-packages-unknown"),
-        ({"fabric_manager": "570.86.15"}, "fabric-manager-differs"),
-        ({"driver_packages": {"nvidia-open": "570.86.15-1"}}, "driver-package-version"),
-        ({"driver_packages": {"nvidia-open": 580}}, "wrong-type"),
-        ({"driver_packages": {"Nvidia Open": "580.65.06-1"}}, "bad-name"),
-    ],
-)
-def test_a_release_s_packages_must_be_of_its_driver(change: dict[str, Any], code: str, library: Library) -> None:
-    release = {**copy.deepcopy(library.releases["2026.11"]), **change}
+def test_a_wrong_set_gives_no_driver(library: Library) -> None:
+    release = {**copy.deepcopy(library.releases["2026.11"]), "fabric_manager": "570.86.15"}
     books = Library({"2026.11": release}, library.hardware, library.models, library.profiles, library.options)
     plan = compile_plan(*load_site(H20), books)
-    assert code in codes(plan)
+    assert "fabric-manager-differs" in codes(plan)
+    assert plan["driver"] is None
+
+
+def test_nvswitches_need_a_fabric_manager(library: Library) -> None:
+    release = copy.deepcopy(library.releases["2026.11"])
+    release["fabric_manager"] = None
+    release["packages"] = [group for group in release["packages"] if group["part"] != "fabric_manager"]
+    books = Library({"2026.11": release}, library.hardware, library.models, library.profiles, library.options)
+    plan = compile_plan(*load_site(H20), books)
+    assert [(item["code"], item["where"]) for item in plan["findings"] if item["severity"] == "error"] == [
+        ("part-missing", "files/releases/2026.11.yml.fabric_manager")
+    ]
+    assert plan["driver"] is None
+    assert codes(compile_plan(*load_site("rtx5090-single"), books)) == []
+
+
+def test_a_distribution_s_packages_are_taken(compiled: Compile) -> None:
+    ubuntu = compiled(H20)["driver"]["packages"]
+    debian = compiled(H20, {"distribution": "debian-12"})["driver"]["packages"]
+    assert ubuntu["nvidia-dkms-580-open"] == "580.65.06-0ubuntu1" and "nvidia-dkms-580-open" not in debian
+    assert debian["nvidia-kernel-open-dkms"] == "580.65.06-1" and debian["nvidia-fabricmanager"] == "580.65.06-1"
+    assert compiled("lab")["driver"] == compiled("lab", {"distribution": "debian-12"})["driver"]
+
+
+@pytest.mark.parametrize(
+    ("name", "distribution", "code"),
+    [
+        (H20, None, "distribution-missing"),
+        ("lab", "ubuntu-22.04", "distribution-unfit"),
+        (H20, "ubuntu-20.04", "bad-choice"),
+    ],
+)
+def test_an_unfit_distribution_is_refused(name: str, distribution: Any, code: str, compiled: Compile) -> None:
+    plan = compiled(name, {"distribution": distribution})
+    assert [(item["code"], item["where"]) for item in plan["findings"] if item["severity"] == "error"] == [
+        (code, "cluster.distribution")
+    ]
     assert plan["driver"] is None
 
 
 def test_a_release_without_a_driver_installs_none(library: Library) -> None:
-    release = {**library.releases["2026.11"], "driver": None}
+    parts = ("driver_branch", "driver", "kernel_modules", "fabric_manager", "persistenced")
+    release = {**library.releases["2026.11"], **dict.fromkeys(parts)}
+    release["packages"] = [group for group in release["packages"] if group["part"] not in parts]
     books = Library({"2026.11": release}, library.hardware, library.models, library.profiles, library.options)
     plan = compile_plan(*load_site(H20), books)
     assert codes(plan) == [] and plan["driver"] is None
 
 
-def test_the_lab_s_release_names_every_simulated_package(library: Library) -> None:
-    """What the lab's mirror offers of the driver is what its release pins, one version each."""
-    release = library.releases["2026.11-cpu"]
+@pytest.mark.parametrize("name", ["2026.11-cpu", "2026.12-cpu"])
+def test_the_lab_s_releases_name_every_simulated_package(name: str, library: Library) -> None:
+    """What the lab's mirror offers of a driver is what its release pins, one version each."""
+    release = library.releases[name]
     simulated = yaml.safe_load((REPO / "files/simulated/packages.yml").read_text("utf-8"))
     offered = {name for name, package in simulated["packages"].items() if "version" not in package}
-    pinned = {**release["driver_packages"], **release["fabric_manager_packages"]}
+    pinned = {**packages_of(release, "driver", "debian-12"), **packages_of(release, "fabric_manager", "debian-12")}
     assert set(pinned) == offered
     versions = {item["version"]: item["package_version"] for item in simulated["drivers"]}
     assert set(pinned.values()) == {versions[release["driver"]]}

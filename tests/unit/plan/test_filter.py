@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -105,3 +106,17 @@ def test_missing_and_broken_library_say_so(tmp_path: Path) -> None:
     (tmp_path / "files" / "profiles.yml").write_text("a: [")
     with pytest.raises(AnsibleFilterError, match="cannot read the library"):
         FILTERS["cluster_plan"](*inputs(), root=str(tmp_path))
+
+
+def test_a_key_that_stands_twice_is_refused_with_its_file_and_line(tmp_path: Path) -> None:
+    shutil.copytree(REPO / "files", tmp_path / "files", ignore=shutil.ignore_patterns("simulated"))
+    path = tmp_path / "files/releases/2026.11.yml"
+    path.write_text(path.read_text().replace("nccl: 2.27.7\n", "nccl: 2.27.7\nnccl: 2.28.9\n", 1))
+    line = path.read_text().splitlines().index("nccl: 2.28.9") + 1
+    with pytest.raises(AnsibleFilterError) as refused:
+        FILTERS["cluster_plan"](*inputs(), root=str(tmp_path))
+    text = " ".join(str(refused.value).split())
+    assert text.startswith(
+        'cluster_plan cannot read the library: files/releases/2026.11.yml: the key "nccl" stands twice'
+    )
+    assert f"line {line}" in text
