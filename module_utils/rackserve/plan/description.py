@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .gpu_settings import GPU_SETTINGS
 from .schema import Field
 
 NAME = "[a-z][a-z0-9-]{0,30}"
@@ -18,6 +19,7 @@ EXCUSABLE = {
     "enforce-eager": "CUDA graphs are off",
     "untuned-nccl": "an NCCL tuning variable is set by hand",
     "fabric-differs": "the fabric described is not the one of the hardware profile",
+    "ecc-off": "GPUs run without error correction",
 }
 LAYOUTS_BUILT = ("replica", "single")
 LAYOUTS_PLANNED = ("data_parallel", "multi_node", "prefill_decode")
@@ -244,6 +246,7 @@ CLUSTER = Field(
             default="release",
             choices=("release", "preinstalled"),
         ),
+        "gpu_settings": GPU_SETTINGS,
         "repositories": Field("object", "Package repositories of the site.", keys={"nvidia": _REPOSITORY}),
         "gateway": _GATEWAY,
         "paths": Field(
