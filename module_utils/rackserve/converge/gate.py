@@ -140,7 +140,7 @@ def _running(item: Item, wanted: str | None, host: Host) -> tuple[str, str]:
 
 def units_behind(held: list[Finding], host: Host) -> set[str]:
     """Units whose file systemd has not read, less those whose change waits at the gate."""
-    waiting = {finding.item.spec["gated_by"] for finding in held}
+    waiting = {finding.item.spec.get("gated_by") for finding in held}
     return {name for name, unit in host.units.items() if unit.need_reload and name not in waiting}
 
 

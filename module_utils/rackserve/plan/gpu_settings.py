@@ -57,7 +57,7 @@ GPU_SETTINGS = Field(
 def build_gpu_settings(
     described: dict[str, Any], hardware: dict[str, Any] | None, findings: Findings
 ) -> dict[str, Any]:
-    """The settings that are described, checked as far as that goes without a GPU; {} without any or with an error."""
+    """The described settings, checked as far as that goes without a GPU; {} without any or with an error."""
     settings = {name: value for name, value in described["gpu_settings"].items() if value is not None}
     if not settings or not hardware or findings.broken(WHERE):
         return {}
@@ -80,11 +80,11 @@ def _check_power(settings: dict[str, Any], hardware: dict[str, Any], findings: F
 
 def _check_clocks(settings: dict[str, Any], hardware: dict[str, Any], findings: Findings) -> None:
     application = settings.get("application_clocks")
-    if application and (application["memory_mhz"], application["graphics_mhz"]) == _A100_PAIR:
-        if "A100" not in str(hardware["gpu"]):
-            why = f"1215,1410 are the clocks of an A100 with 40 GB; a {hardware['gpu']} does not have them."
-            fix = "Write {memory_mhz: max, graphics_mhz: max}; nvidia-smi -q -d SUPPORTED_CLOCKS lists them."
-            findings.error("gpu-clocks-of-another", f"{WHERE}.application_clocks", why, fix)
+    pair = (application["memory_mhz"], application["graphics_mhz"]) if application else None
+    if pair == _A100_PAIR and "A100" not in str(hardware["gpu"]):
+        why = f"1215,1410 are the clocks of an A100 with 40 GB; a {hardware['gpu']} does not have them."
+        fix = "Write {memory_mhz: max, graphics_mhz: max}; nvidia-smi -q -d SUPPORTED_CLOCKS lists them."
+        findings.error("gpu-clocks-of-another", f"{WHERE}.application_clocks", why, fix)
     for name in ("locked_graphics_clocks", "locked_memory_clocks"):
         if name not in settings:
             continue
@@ -115,8 +115,9 @@ def _check_modes(settings: dict[str, Any], driver: str, findings: Findings) -> N
 def host_gpu_settings(
     settings: dict[str, Any], instances: list[dict[str, Any]], hardware: dict[str, Any] | None, on_host: bool
 ) -> dict[str, Any] | None:
-    """One host's part: {settings, count, gpus: [{index, units}]}, the GPUs that the plan allocates there; None without any.
+    """One host's part: {settings, count, gpus: [{index, units}]}, of GPUs that the plan allocates there.
 
+    None where the host has no GPU.
     Without settings too: what was there before them is given back, and not under an engine that runs.
     """
     if not on_host or not hardware or hardware["device"] != "cuda":

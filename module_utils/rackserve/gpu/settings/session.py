@@ -78,9 +78,9 @@ def settle(
     is set. Raises NvmlError, SettingError, RecordError.
     """
     records = Records(root)
-    judged = _Judged()
+    judged = _Judged(wanted, nvml, records, running)
     for index in sorted({*range(nvml.count()), *wanted.units}):
-        _judge(index, wanted, nvml, records, judged, running)
+        judged.look(index)
     outcome = judged.outcome
     outcome.refusals = [_line(wanted.noun, name, text, which) for (name, text), which in judged.refused.items()]
     if outcome.refusals:
@@ -93,58 +93,57 @@ def settle(
     for difference in judged.todo:
         _set(nvml, difference, records, wanted.noun, sleep)
         outcome.changed.append(difference)
+        if difference.setting == "ecc":
+            notes = pending_notes(read_gpu(nvml, difference.gpu.index))
+            outcome.notes += [f"{wanted.noun} {difference.gpu.index}: {note}" for note in notes]
     _forget(wanted, outcome, records)
     return outcome
 
 
 @dataclass
 class _Judged:
-    """What one look at all GPUs found: refusals by GPU's name and text, and what is there now of wanted settings."""
+    """What one look at all GPUs finds: refusals by GPU's name and text, and what is there now of wanted settings."""
 
+    wanted: Wanted
+    nvml: Library
+    records: Records
+    running: Callable[[list[str]], Collection[str]]
     outcome: Outcome = field(default_factory=Outcome)
     refused: dict[tuple[str, str], list[int]] = field(default_factory=dict)
     todo: list[Difference] = field(default_factory=list)
     present: list[tuple[Gpu, str, Value]] = field(default_factory=list)
 
-    def refuse(self, name: str, text: str, index: int) -> None:
+    def look(self, index: int) -> None:
+        """Judge one GPU."""
+        count, settings = self.nvml.count(), self.wanted.of(index)
+        if index >= count:
+            if settings:
+                self._refuse("", f"NVML shows {count} from 0 on: nvidia-smi -L names those that are there", index)
+        elif settings or self.records.prior:
+            self._judge(read_gpu(self.nvml, index), settings)
+
+    def _judge(self, gpu: Gpu, settings: Mapping[str, Any]) -> None:
+        outcome, locks = self.outcome, self.records.locks.get(gpu.uuid, {})
+        outcome.gpus.append(gpu)
+        values, refusals = resolve(settings, gpu)
+        for refusal in refusals:
+            self._refuse(gpu.name, refusal, gpu.index)
+        self.present += [(gpu, name, present(gpu, name, locks)) for name in values]
+        found = differences(gpu, values, self.records.prior.get(gpu.uuid, {}), locks)
+        if "ecc" in values and all(difference.setting != "ecc" for difference in found):
+            outcome.notes += [f"{self.wanted.noun} {gpu.index}: {note}" for note in pending_notes(gpu)]
+        busy = sorted(self.running(self.wanted.units.get(gpu.index, []))) if found else []
+        if busy:
+            outcome.waiting += [(difference, busy) for difference in found]
+        elif found and self.nvml.users(self.nvml.device(gpu.index)):
+            text = "processes outside of our units compute on it, so nothing is set: stop them yourself (nvidia-smi)"
+            self._refuse(gpu.name, text, gpu.index)
+        else:
+            self.todo += found
+
+    def _refuse(self, name: str, text: str, index: int) -> None:
         """The same text of several GPUs becomes one line."""
         self.refused.setdefault((name, text), []).append(index)
-
-
-def _judge(
-    index: int,
-    wanted: Wanted,
-    nvml: Library,
-    records: Records,
-    judged: _Judged,
-    running: Callable[[list[str]], Collection[str]],
-) -> None:
-    count, settings = nvml.count(), wanted.of(index)
-    if index >= count:
-        if settings:
-            judged.refuse("", f"NVML shows {count} from 0 on: nvidia-smi -L names those that are there", index)
-        return
-    if not settings and not records.prior:
-        return
-    gpu = read_gpu(nvml, index)
-    judged.outcome.gpus.append(gpu)
-    values, refusals = resolve(settings, gpu)
-    for refusal in refusals:
-        judged.refuse(gpu.name, refusal, index)
-    locks = records.locks.get(gpu.uuid, {})
-    judged.present += [(gpu, name, present(gpu, name, locks)) for name in values]
-    judged.outcome.notes += [f"{wanted.noun} {index}: {note}" for note in pending_notes(gpu) if "ecc" in values]
-    found = differences(gpu, values, records.prior.get(gpu.uuid, {}), locks)
-    if not found:
-        return
-    busy = sorted(running(wanted.units.get(index, [])))
-    if busy:
-        judged.outcome.waiting += [(difference, busy) for difference in found]
-    elif nvml.users(nvml.device(index)):
-        text = "processes outside of our units compute on it, so nothing is set: stop them yourself (nvidia-smi)"
-        judged.refuse(gpu.name, text, index)
-    else:
-        judged.todo += found
 
 
 def _line(noun: str, name: str, text: str, which: list[int]) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Callable, Optional, Union
+from typing import Any, Callable, Union
 
 from .reading import Gpu, clocks_text, supported_text
 
-# A value of a setting: persistence_mode and ecc: true or false. power_limit_w: W. application_clocks: (memory, graphics)
-# in MHz. locked_*_clocks: (low, high) in MHz, None where not locked.
+# A value of a setting: persistence_mode and ecc: true or false. power_limit_w: W. application_clocks: MHz of (memory,
+# graphics). locked_*_clocks: (low, high) in MHz, None where not locked.
 Value = Union[bool, int, float, "tuple[int, int]", None]
 SETTINGS = (
     "persistence_mode",
@@ -28,7 +28,7 @@ class Refused(Exception):
 
 
 def resolve(settings: Mapping[str, Any], gpu: Gpu) -> tuple[dict[str, Value], list[str]]:
-    """(value of each setting, refusals) for one GPU; ``settings`` as the plan has them, `max`, `min`, `default` as words."""
+    """(value of each setting, refusals) for one GPU; ``settings`` as the plan has them, with its words."""
     values: dict[str, Value] = {}
     refusals: list[str] = []
     for name in SETTINGS:
@@ -118,7 +118,7 @@ _RESOLVE: dict[str, Callable[[str, Any, Gpu], Value]] = {
 }
 
 
-def value_text(name: str, value: Optional[Value]) -> str:
+def value_text(name: str, value: Value) -> str:
     """A value for people."""
     if isinstance(value, bool):
         return "on" if value else "off"
