@@ -85,6 +85,9 @@ def _check_clocks(settings: dict[str, Any], hardware: dict[str, Any], findings: 
         why = f"1215,1410 are the clocks of an A100 with 40 GB; a {hardware['gpu']} does not have them."
         fix = "Write {memory_mhz: max, graphics_mhz: max}; nvidia-smi -q -d SUPPORTED_CLOCKS lists them."
         findings.error("gpu-clocks-of-another", f"{WHERE}.application_clocks", why, fix)
+    if application:
+        why = "NVML has them until CUDA 13 and no longer."
+        findings.note("gpu-clocks-deprecated", f"{WHERE}.application_clocks", why, "Use locked_graphics_clocks.")
     for name in ("locked_graphics_clocks", "locked_memory_clocks"):
         if name not in settings:
             continue

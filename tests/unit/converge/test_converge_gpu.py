@@ -34,21 +34,21 @@ class FakeNvml:
     def text(self, name: str, device: int) -> str:
         return f"{name.removeprefix('nvmlDeviceGet')}-{device}"
 
-    def number(self, name: str, device: int, *_arguments: int) -> int:
+    def number(self, name: str, _device: int, *_arguments: int) -> int:
         known = {"nvmlDeviceGetPersistenceMode": 1, "nvmlDeviceGetPowerManagementLimit": self.power_mw}
         if name not in known:
             raise NvmlError(NOT_SUPPORTED, name)
         return known[name]
 
-    def pair(self, name: str, device: int) -> tuple[int, int]:
+    def pair(self, name: str, _device: int) -> tuple[int, int]:
         if name != "nvmlDeviceGetPowerManagementLimitConstraints":
             raise NvmlError(NOT_SUPPORTED, name)
         return 200000, 700000
 
-    def wide(self, name: str, device: int) -> int:
+    def wide(self, name: str, _device: int) -> int:
         raise NvmlError(NOT_SUPPORTED, name)
 
-    def numbers(self, name: str, device: int, *_arguments: int) -> list[int]:
+    def numbers(self, name: str, _device: int, *_arguments: int) -> list[int]:
         raise NvmlError(NOT_SUPPORTED, name)
 
 

@@ -16,7 +16,9 @@ from rackserve.gpu.settings.wanted import resolve, value_text
 
 FIXTURE = Path(__file__).resolve().parents[2] / "fixtures/h100-x4-vm/nvidia-smi.xml"
 LOCK = "locked_graphics_clocks"
-GPU = Gpu(0, "GPU-1", "NVIDIA H100", graphics_mhz=1500, supported={2619: list(range(1980, 330, -15)), 1593: [1980, 345]})
+GPU = Gpu(
+    0, "GPU-1", "NVIDIA H100", graphics_mhz=1500, supported={2619: list(range(1980, 330, -15)), 1593: [1980, 345]}
+)
 
 
 def test_the_output_of_a_real_machine_is_read() -> None:
@@ -39,7 +41,9 @@ def test_what_is_no_output_of_nvidia_smi_is_said(text: str) -> None:
 
 
 def test_what_nvidia_smi_does_not_know_is_none() -> None:
-    (gpu,) = parse_smi("<nvidia_smi_log><gpu><uuid>GPU-1</uuid><persistence_mode>N/A</persistence_mode></gpu></nvidia_smi_log>")
+    (gpu,) = parse_smi(
+        "<nvidia_smi_log><gpu><uuid>GPU-1</uuid><persistence_mode>N/A</persistence_mode></gpu></nvidia_smi_log>"
+    )
     assert gpu == Gpu(0, "GPU-1", "")
 
 

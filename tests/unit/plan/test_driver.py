@@ -61,7 +61,11 @@ def test_a_driver_without_a_repository_is_refused(compiled: Compile) -> None:
 def test_the_site_may_bring_its_own(compiled: Compile) -> None:
     plan = compiled(H20, {"repositories": {}, "driver": "preinstalled"})
     assert codes(plan) == [] and codes(plan, "note") == ["driver-preinstalled"]
-    assert plan["driver"] is None and plan["slices"]["h20-01"]["roles"][:3] == ["host_baseline", "gpu_settings", "firewall"]
+    assert plan["driver"] is None and plan["slices"]["h20-01"]["roles"][:3] == [
+        "host_baseline",
+        "gpu_settings",
+        "firewall",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -241,7 +241,9 @@ def test_what_an_engine_has_to_find_free(compiled: Compile) -> None:
 
 
 def test_hardware_without_gpus_demands_no_gpu_memory(compiled: Compile) -> None:
-    plan = compiled("lab", {"hardware": "lab-cpu", "simulated_hardware": False, "network.fabric": {}, "gpu_settings": {}})
+    plan = compiled(
+        "lab", {"hardware": "lab-cpu", "simulated_hardware": False, "network.fabric": {}, "gpu_settings": {}}
+    )
     assert plan_errors(plan) == []
     assert all("gpu_memory_needed_mib" not in item and item["gpu_ids"] == [] for item in plan["instances"])
     assert {part["simulated_hardware"] for part in plan["slices"].values()} == {False}

@@ -2,79 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
-import sys
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from driver_support import FIXTURE, REPO, Host
+from driver_support import FIXTURE
+from gpu_settings_support import APPLICATION, SETTINGS, UNITS, Bench
 from rackserve.gpu.settings.nvml import LIBRARY_NOT_FOUND, Nvml, NvmlError
-from rackserve.gpu.settings.program import main
-from rackserve.gpu.settings.reading import Gpu, read_gpu
+from rackserve.gpu.settings.reading import Gpu
 from rackserve.gpu.settings.record import LOCKS_FILE, PRIOR_FILE, RecordError
-from rackserve.gpu.settings.session import Outcome, SettingError, read_wanted, settle
+from rackserve.gpu.settings.session import Outcome, SettingError
 from rackserve.gpu.settings.smi import compare_readings, parse_smi
-
-UNITS = ["vllm-x-0.service"]
-SETTINGS: dict[str, Any] = {
-    "persistence_mode": True,
-    "power_limit_w": 450,
-    "locked_graphics_clocks": {"low_mhz": 1200, "high_mhz": 1830},
-    "locked_memory_clocks": {"low_mhz": "max", "high_mhz": "max"},
-    "ecc": False,
-}
-APPLICATION: dict[str, Any] = {"application_clocks": {"memory_mhz": "max", "graphics_mhz": 1830}}
-
-
-class Bench:
-    """A host with four simulated H100 whose library is loaded into this process."""
-
-    def __init__(self, host: Host) -> None:
-        self.host, self.root = host, host.root
-        self.running: list[str] = []
-
-    @property
-    def nvml(self) -> Nvml:
-        return Nvml(str(self.host.driver / "libnvidia-ml.so.1"))
-
-    def go(
-        self, settings: dict[str, Any] | None = None, gpus: tuple[int, ...] = (0, 1), check: bool = False
-    ) -> Outcome:
-        wanted = {
-            "settings": SETTINGS if settings is None else settings,
-            "gpus": [{"index": index, "units": UNITS} for index in gpus],
-            "simulated": True,
-        }
-        running = lambda units: [unit for unit in units if unit in self.running]  # noqa: E731 - one expression
-        return settle(read_wanted(wanted), self.nvml, self.root, running, check=check, sleep=lambda _seconds: None)
-
-    def gpu(self, index: int = 0) -> Gpu:
-        return read_gpu(self.nvml, index)
-
-    def record(self) -> dict[str, Any]:
-        path = self.root / PRIOR_FILE.lstrip("/")
-        return dict(json.loads(path.read_text())) if path.exists() else {}
-
-    def reboot(self) -> None:
-        """What does not survive: the driver's settings and everything in /run; a pending ECC mode becomes the current."""
-        version = self.host.state()["module.version"]
-        pending = self.host.state("var/lib/rackserve-simulated")
-        shutil.rmtree(self.root / "run")
-        (self.root / "run/rackserve-simulated").mkdir(parents=True)
-        modes = {key.replace("pending", "current"): mode for key, mode in pending.items() if key.endswith("ecc.pending")}
-        self.host.set({"module.version": version, **modes})
-
-
-@pytest.fixture
-def bench(tmp_path: Path, machine: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> Bench:
-    host = Host(tmp_path / "root", machine("h100-x4-vm"))
-    monkeypatch.setenv("RACKSERVE_SIMULATED_ROOT", str(host.root))
-    return Bench(host)
 
 
 def said(outcome: Outcome) -> list[str]:
@@ -138,8 +76,8 @@ def test_the_clocks_of_another_gpu_are_refused_with_the_supported_ones_on_one_li
     outcome = bench.go(pair, (0, 1, 2, 3))
     assert outcome.refusals == [
         "simulated GPU 0,1,2,3 (NVIDIA H100 80GB HBM3): application_clocks memory 1215 MHz is not a memory clock it "
-        "supports (1593, 2619); supported: memory 2619 with graphics 345 to 1980 step 15; memory 1593 with graphics 345 "
-        "to 1980 step 15 MHz: correct cluster.gpu_settings.application_clocks"
+        "supports (1593, 2619); supported: memory 2619 with graphics 345 to 1980 step 15; memory 1593 with graphics "
+        "345 to 1980 step 15 MHz: correct cluster.gpu_settings.application_clocks"
     ]
     assert outcome.changed == [] and bench.gpu().power_limit_mw == 700000 and bench.record() == {}
 
@@ -149,7 +87,10 @@ def test_the_clocks_of_another_gpu_are_refused_with_the_supported_ones_on_one_li
     [
         ({"power_limit_w": 701}, "power_limit_w 701 W is outside of what it supports, 200 to 700 W (default 700)"),
         ({"power_limit_w": 199}, "power_limit_w 199 W is outside"),
-        ({"application_clocks": {"memory_mhz": 2619, "graphics_mhz": 1981}}, "graphics 1981 MHz is not a graphics clock"),
+        (
+            {"application_clocks": {"memory_mhz": 2619, "graphics_mhz": 1981}},
+            "graphics 1981 MHz is not a graphics clock",
+        ),
         ({"application_clocks": {"memory_mhz": 1410, "graphics_mhz": "max"}}, "memory 1410 MHz is not a memory clock"),
         ({"locked_graphics_clocks": {"low_mhz": 1201, "high_mhz": 1980}}, "low 1201 MHz is not a graphics clock"),
         ({"locked_graphics_clocks": {"low_mhz": "min", "high_mhz": 2000}}, "high 2000 MHz is not a graphics clock"),
@@ -296,22 +237,22 @@ def test_a_gpu_that_somebody_else_computes_on_is_refused(bench: Bench) -> None:
     bench.host.set({"gpu.1.process.7": f"{os.getpid()} 1048576"})
     outcome = bench.go()
     assert outcome.refusals == [
-        "simulated GPU 1 (NVIDIA H100 80GB HBM3): processes outside of our units compute on it, so nothing is set: stop "
-        "them yourself (nvidia-smi)"
+        "simulated GPU 1 (NVIDIA H100 80GB HBM3): processes outside of our units compute on it, so nothing is set: "
+        "stop them yourself (nvidia-smi)"
     ]
     assert bench.gpu().power_limit_mw == 700000
 
 
 def test_a_gpu_that_is_not_there(bench: Bench) -> None:
     outcome = bench.go(gpus=(0, 4, 5))
-    assert outcome.refusals == [
-        "simulated GPU 4,5: NVML shows 4 from 0 on: nvidia-smi -L names those that are there"
-    ]
+    assert outcome.refusals == ["simulated GPU 4,5: NVML shows 4 from 0 on: nvidia-smi -L names those that are there"]
 
 
 def test_a_value_that_the_driver_does_not_keep_is_an_error(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Nvml, "set", lambda *_arguments: None)
-    with pytest.raises(SettingError, match=r"GPU 0 \(NVIDIA H100 80GB HBM3\): set and read back, yet power_limit_w 700"):
+    with pytest.raises(
+        SettingError, match=r"GPU 0 \(NVIDIA H100 80GB HBM3\): set and read back, yet power_limit_w 700"
+    ):
         bench.go({"power_limit_w": 450})
 
 
@@ -321,8 +262,15 @@ def test_a_refusal_of_the_driver_names_gpu_and_setting(bench: Bench) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Nvml, "set", refuse)
-        with pytest.raises(SettingError, match="power_limit_w 700 W, wanted 450 W was refused: .*not permitted"):
+        with pytest.raises(SettingError, match=r"power_limit_w 700 W, wanted 450 W was refused: .*not permitted"):
             bench.go({"power_limit_w": 450})
+
+
+def test_a_lost_gpu_that_no_engine_uses_is_nobody_s_business(bench: Bench) -> None:
+    bench.go()
+    bench.host.set({"gpu.3.lost": "1"})
+    assert bench.go().changed == []
+    assert len(bench.go({}).changed) == 8
 
 
 def test_a_lost_gpu_and_a_missing_driver_are_said(bench: Bench) -> None:
@@ -349,54 +297,3 @@ def test_a_broken_record_stops_the_run(bench: Bench, text: str) -> None:
 def test_the_record_of_locks_ends_with_the_boot(bench: Bench) -> None:
     bench.go()
     assert LOCKS_FILE.startswith("/run/") and (bench.root / LOCKS_FILE.lstrip("/")).exists()
-
-
-class TestProgram:
-    """What runs at boot."""
-
-    @pytest.fixture
-    def config(self, bench: Bench, tmp_path: Path) -> Path:
-        path = tmp_path / "gpu-settings.json"
-        gpus = [{"index": 0, "units": UNITS}]
-        path.write_text(json.dumps({"settings": {"power_limit_w": 450}, "gpus": gpus, "simulated": True}))
-        return path
-
-    def go(self, bench: Bench, *words: str) -> int:
-        running = lambda units: [unit for unit in units if unit in bench.running]  # noqa: E731 - one expression
-        return main(words, lambda: bench.nvml, bench.root, running)
-
-    def test_check_apply_and_restore(self, bench: Bench, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        line = "simulated GPU 0: power_limit_w 700 W, wanted 450 W\n"
-        assert self.go(bench, "check", "--config", str(config)) == 1
-        assert capsys.readouterr().out == f"would set: {line}"
-        assert self.go(bench, "apply", "--config", str(config)) == 0
-        assert capsys.readouterr().out == f"set: {line}"
-        assert self.go(bench, "check", "--config", str(config)) == 0
-        assert capsys.readouterr().out == "every simulated GPU is as wanted\n"
-        assert self.go(bench, "restore", "--config", str(config)) == 0
-        assert bench.gpu().power_limit_mw == 700000
-
-    def test_what_serves_waits(self, bench: Bench, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        bench.running = UNITS
-        assert self.go(bench, "apply", "--config", str(config)) == 1
-        assert capsys.readouterr().out.startswith("waits for vllm-x-0.service: simulated GPU 0: power_limit_w 700 W")
-
-    def test_errors_are_one_line(self, bench: Bench, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        for text in ("", "{}", "[]", '{"settings": [], "gpus": []}', '{"settings": {}, "gpus": [{}]}'):
-            path = tmp_path / "bad.json"
-            path.write_text(text)
-            assert self.go(bench, "check", "--config", str(path)) == 2
-            assert capsys.readouterr().err.count("\n") == 1
-
-    def test_the_copy_on_the_host_runs_alone(self, bench: Bench, config: Path, tmp_path: Path) -> None:
-        """With just the files that the role copies, and no path of the repository."""
-        variables = yaml.safe_load((REPO / "roles/gpu_settings/vars/main.yml").read_text())
-        copy = tmp_path / "program"
-        (copy / "settings").mkdir(parents=True)
-        for name in variables["__gpu_settings_sources"]:
-            shutil.copy(REPO / f"module_utils/rackserve/gpu/settings/{name}.py", copy / "settings")
-        (copy / "__main__.py").write_text("import sys\n\nfrom settings.program import main\n\nsys.exit(main())\n")
-        config.write_text(config.read_text().replace(json.dumps(UNITS), "[]"))
-        done = bench.host.run(sys.executable, "-I", copy, "check", "--config", config)
-        assert (done.returncode, done.stderr) == (1, "")
-        assert done.stdout == "would set: simulated GPU 0: power_limit_w 700 W, wanted 450 W\n"

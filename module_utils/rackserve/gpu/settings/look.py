@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from .judge import Difference, differences
 from .nvml import Nvml, NvmlError
-from .reading import Library, read_gpu
+from .reading import Library, read_gpu, uuid_of
 from .record import RecordError, Records, has_prior
 from .wanted import resolve
 
@@ -32,9 +32,12 @@ class Looker:
             return Look([])
         try:
             self._nvml = self._nvml or Nvml()
-            if index >= self._nvml.count():
-                return Look([], f"NVML shows {self._nvml.count()} GPUs from 0 on") if settings else Look([])
-            records, gpu = Records(self._root), read_gpu(self._nvml, index)
+            count, records = self._nvml.count(), Records(self._root)
+            if index >= count:
+                return Look([], f"NVML shows {count} GPUs from 0 on" if settings else "")
+            if not settings and uuid_of(self._nvml, index) not in records.prior:
+                return Look([])
+            gpu = read_gpu(self._nvml, index)
         except (NvmlError, RecordError) as problem:
             return Look([], str(problem))
         values, refusals = resolve(settings, gpu)

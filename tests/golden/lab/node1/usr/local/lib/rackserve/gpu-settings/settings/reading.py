@@ -65,6 +65,14 @@ class Library(Protocol):
         """Change something."""
 
 
+def uuid_of(nvml: Library, index: int) -> str:
+    """A GPU's UUID; empty where it cannot be asked, as one that is lost."""
+    try:
+        return nvml.text("nvmlDeviceGetUUID", nvml.device(index))
+    except NvmlError:
+        return ""
+
+
 def read_gpu(nvml: Library, index: int) -> Gpu:
     """Read one GPU. Raises NvmlError where the GPU cannot be asked at all."""
     device = nvml.device(index)

@@ -10,7 +10,7 @@ from typing import Any, Callable
 
 from .judge import Difference, differences, pending_notes, present
 from .nvml import NvmlError
-from .reading import Gpu, Library, read_gpu
+from .reading import Gpu, Library, read_gpu, uuid_of
 from .record import Records
 from .wanted import LOCKS, Value, resolve
 
@@ -119,7 +119,7 @@ class _Judged:
         if index >= count:
             if settings:
                 self._refuse("", f"NVML shows {count} from 0 on: nvidia-smi -L names those that are there", index)
-        elif settings or self.records.prior:
+        elif settings or uuid_of(self.nvml, index) in self.records.prior:
             self._judge(read_gpu(self.nvml, index), settings)
 
     def _judge(self, gpu: Gpu, settings: Mapping[str, Any]) -> None:
