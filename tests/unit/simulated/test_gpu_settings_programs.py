@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ from ansible.module_utils.testing import patch_module_args
 from driver_support import FIXTURE, REPO
 from gpu_settings_support import SETTINGS, UNITS, Bench
 from rackserve.gpu.settings.nvml import LIBRARY_NOT_FOUND
-from rackserve.gpu.settings.program import main
+from rackserve.gpu.settings.program import main, running_units
 from rackserve.gpu.settings.reading import Gpu
+from rackserve.gpu.settings.session import SettingError
 
 
 class TestProgram:
@@ -47,8 +48,37 @@ class TestProgram:
 
     def test_what_serves_waits(self, bench: Bench, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
         bench.running = UNITS
+        for command, code in (("apply", 0), ("check", 1)):
+            assert self.go(bench, command, "--config", str(config)) == code
+            assert capsys.readouterr().out.startswith(
+                "waits for vllm-x-0.service: simulated GPU 0: power_limit_w 700 W"
+            )
+        assert bench.gpu().power_limit_mw == 700000
+
+    def test_what_is_not_supported_fails_the_unit(
+        self, bench: Bench, config: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        config.write_text(config.read_text().replace("450", "900"))
         assert self.go(bench, "apply", "--config", str(config)) == 1
-        assert capsys.readouterr().out.startswith("waits for vllm-x-0.service: simulated GPU 0: power_limit_w 700 W")
+        assert capsys.readouterr().out.startswith(
+            "refused: simulated GPU 0 (NVIDIA H100 80GB HBM3): power_limit_w 900 W"
+        )
+
+    def test_units_that_run_are_asked_of_systemd(self) -> None:
+        def run(words: Sequence[str]) -> tuple[int, str, str]:
+            states = {
+                "a.service": "active",
+                "b.service": "inactive",
+                "c.service": "deactivating",
+                "d.service": "failed",
+            }
+            return 0, "\n\n".join(f"ActiveState={states[name]}" for name in words[4:]), ""
+
+        names = ["a.service", "b.service", "c.service", "d.service"]
+        assert running_units(names, run) == ["a.service", "c.service"]
+        assert running_units([], run) == []
+        with pytest.raises(SettingError, match="systemctl show a.service failed .1.: no bus, sorry"):
+            running_units(["a.service"], lambda _words: (1, "", "no bus,\nsorry\n"))
 
     def test_errors_are_one_line(self, bench: Bench, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         for text in ("", "{}", "[]", '{"settings": [], "gpus": []}', '{"settings": {}, "gpus": [{}]}'):

@@ -1,4 +1,7 @@
-"""The program on a host: `gpu-settings apply|check|restore`, also run at boot. Exit 0: as wanted; 1: not; 2: error."""
+"""The program on a host: `gpu-settings apply|check|restore`, also run at boot.
+
+Exit status 0: as wanted, or (apply, restore) nothing left to do but on GPUs that serve; 1: not as wanted; 2: an error.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,8 @@ def running_units(units: list[str], run: Run = run_command) -> list[str]:
     code, out, err = run(["systemctl", "show", "-p", "ActiveState", *units])
     states = [line.partition("=")[2] for line in out.splitlines() if line.startswith("ActiveState=")]
     if code != 0 or len(states) != len(units):
-        raise SettingError(f"systemctl show {' '.join(units)} failed ({code}): {err.strip() or out.strip()}")
+        said = " ".join((err or out).split())
+        raise SettingError(f"systemctl show {' '.join(units)} failed ({code}): {said}")
     return [unit for unit, state in zip(units, states) if state not in _DOWN]
 
 
@@ -71,5 +75,6 @@ def main(
         sys.stderr.write(f"gpu-settings: {problem}\n")
         return 2
     sys.stdout.writelines(f"{line}\n" for line in lines(wanted, outcome, given.command == "check"))
-    differs = outcome.refusals or outcome.waiting or (given.command == "check" and outcome.changed)
-    return 1 if differs else 0
+    if given.command == "check":
+        return 1 if outcome.refusals or outcome.waiting or outcome.changed else 0
+    return 1 if outcome.refusals else 0
