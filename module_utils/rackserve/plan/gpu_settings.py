@@ -74,7 +74,7 @@ def build_gpu_settings(
 def _check_power(settings: dict[str, Any], hardware: dict[str, Any], findings: Findings) -> None:
     asked, most = settings.get("power_limit_w"), hardware["power_limit_w"]
     if isinstance(asked, int) and most and asked > most:
-        why = f"{asked} W; a {hardware['gpu']} has {most} W by the hardware profile."
+        why = f"{asked} W; {hardware['gpu']} has {most} W by the hardware profile."
         findings.error("gpu-power-limit", f"{WHERE}.power_limit_w", why, f"Write at most {most}, `default` or `max`.")
 
 
@@ -82,7 +82,7 @@ def _check_clocks(settings: dict[str, Any], hardware: dict[str, Any], findings: 
     application = settings.get("application_clocks")
     pair = (application["memory_mhz"], application["graphics_mhz"]) if application else None
     if pair == _A100_PAIR and "A100" not in str(hardware["gpu"]):
-        why = f"1215,1410 are the clocks of an A100 with 40 GB; a {hardware['gpu']} does not have them."
+        why = f"1215,1410 are the clocks of an A100 with 40 GB; {hardware['gpu']} does not have them."
         fix = "Write {memory_mhz: max, graphics_mhz: max}; nvidia-smi -q -d SUPPORTED_CLOCKS lists them."
         findings.error("gpu-clocks-of-another", f"{WHERE}.application_clocks", why, fix)
     if application:

@@ -77,7 +77,7 @@ class TestProgram:
         names = ["a.service", "b.service", "c.service", "d.service"]
         assert running_units(names, run) == ["a.service", "c.service"]
         assert running_units([], run) == []
-        with pytest.raises(SettingError, match="systemctl show a.service failed .1.: no bus, sorry"):
+        with pytest.raises(SettingError, match=r"systemctl show a\.service failed \(1\): no bus, sorry"):
             running_units(["a.service"], lambda _words: (1, "", "no bus,\nsorry\n"))
 
     def test_errors_are_one_line(self, bench: Bench, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
