@@ -110,7 +110,8 @@ def test_roles_agree_on_what_they_share(lab: RenderedLab) -> None:
         for role in DOCUMENT_ROLES:
             for item in lab.document(role, host)["items"]:
                 wanted = {key: value for key, value in item.items() if key not in {"id", "content"}}
-                other = seen.setdefault(item.get("path") or f"{item['kind']} {item['name']}", wanted)
+                name = item.get("path") or f"{item['kind']} {item.get('name', item.get('index'))}"
+                other = seen.setdefault(name, wanted)
                 differing = {key for key in set(other) & set(wanted) if other[key] != wanted[key]}
                 assert differing == set(), f"{host}: {role}: {item['id']}"
 

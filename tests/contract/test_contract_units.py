@@ -30,7 +30,8 @@ def units() -> dict[str, str]:
             for role in {*site.plan["slices"][host]["roles"]} - {"preflight", "acceptance"}:
                 for item in site.document(role, host)["items"]:
                     path = Path(item.get("path", ""))
-                    if path.parent == Path("/etc/systemd/system") and path.suffix == ".service":
+                    is_unit = path.parent == Path("/etc/systemd/system") and path.suffix == ".service"
+                    if is_unit and item["kind"] == "file":
                         found[f"{sample}/{path.name}"] = item["content"]
     return found
 

@@ -295,6 +295,17 @@ def compare_key(item: Item, seen: Seen) -> Finding | None:
     return None if present == item.spec["sha256"] else Finding(item, f"sha256 {present}, wanted {item.spec['sha256']}")
 
 
+def compare_gpu(item: Item, seen: Seen) -> Finding | None:
+    """GPU: each of its settings as the driver says it. A copied tree has no driver to ask."""
+    if seen.host.run is None:
+        return None
+    look = seen.host.gpus.look(item.spec["index"], item.spec["settings"])
+    if look.problem:
+        return Finding(item, look.problem)
+    words = "; ".join(map(str, look.differences))
+    return Finding(item, words, gates=True) if words else None
+
+
 _COMPARE: dict[str, Callable[[Item, Seen], Finding | None]] = {
     "file": compare_file,
     "directory": compare_directory,
@@ -307,4 +318,5 @@ _COMPARE: dict[str, Callable[[Item, Seen], Finding | None]] = {
     "user": compare_user,
     "repository": compare_repository,
     "key": compare_key,
+    "gpu": compare_gpu,
 }

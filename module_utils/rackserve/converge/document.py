@@ -70,6 +70,8 @@ KINDS: dict[str, Kind] = {
     ),
     "repository": Kind({"path": _REQUIRED, "content": _REQUIRED, "mode": None}, "path", False),
     "key": Kind({"path": _REQUIRED, "sha256": _REQUIRED}, "path", False),
+    # A GPU's settings, by its index in PCI order; `units` are those that use it.
+    "gpu": Kind({"index": _REQUIRED, "settings": _REQUIRED, "units": []}, "index", False),
 }
 _PREFIXES = {"knob": ("/proc/sys/", "/sys/"), "repository": ("/etc/apt/sources.list.d/",)}
 _ONLY_ONCE = ("file", "link", "absent")

@@ -125,6 +125,18 @@ def _accounts(value: Any) -> list[str]:
     return [_account(entry) for entry in value]
 
 
+def _settings(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise ValueError("must be an object of settings by name")
+    return value
+
+
+def _units(value: Any) -> list[str]:
+    if not isinstance(value, list):
+        raise ValueError("must be a list of unit names")
+    return [unit_name(entry) for entry in value]
+
+
 def _running_config(value: Any) -> str:
     if value == "environ":
         return "environ"
@@ -134,7 +146,7 @@ def _running_config(value: Any) -> str:
         raise ValueError("must be environ or an absolute path") from None
 
 
-Check = Callable[[Any], Union[str, int, bool, "list[str]"]]
+Check = Callable[[Any], Union[str, int, bool, "list[str]", "dict[str, Any]"]]
 CHECKS: dict[str, Check] = {
     "path": absolute_path,
     "content": _content,
@@ -155,6 +167,9 @@ CHECKS: dict[str, Check] = {
     "home": absolute_path,
     "shell": absolute_path,
     "sha256": _sha256,
+    "index": _number,
+    "settings": _settings,
+    "units": _units,
     "applied_by": _line,
 }
 NAME_CHECKS: dict[str, Check] = {"unit": unit_name, "package": _package, "hold": _package, "user": _account}

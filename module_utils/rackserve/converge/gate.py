@@ -38,6 +38,8 @@ def units_to_show(items: list[Item]) -> list[str]:
     for item in items:
         if item.kind == "unit":
             names[item.target] = None
+        elif item.kind == "gpu":
+            names.update(dict.fromkeys(item.spec["units"]))
         elif item.applied:
             for name in (item.spec.get("gated_by"), unit_of_path(item.target)):
                 if name is not None and item.kind in ("file", "link", "absent"):
@@ -80,6 +82,13 @@ def _split(findings: list[Finding], host: Host, apply_gated: Collection[str]) ->
     waiting: Reasons = {}
     landing: Reasons = {}
     for finding in findings:
+        if finding.item.kind == "gpu":
+            users = _running_users(finding, host)
+            held += [finding] if users else []
+            for name in users:
+                words = f"GPU {finding.item.target}: {finding.why}"
+                waiting.setdefault((name, finding.item.role), []).append(words)
+            continue
         name = finding.item.spec.get("gated_by") or ""
         unit = host.units.get(name)
         if unit is None or not unit.running or not finding.gates or finding.refusal:
@@ -93,6 +102,12 @@ def _split(findings: list[Finding], host: Host, apply_gated: Collection[str]) ->
         for key, paths in group.items():
             reasons.setdefault(key, []).append(f"{verb}: {', '.join(sorted(paths))}")
     return held, reasons
+
+
+def _running_users(finding: Finding, host: Host) -> list[str]:
+    """Running units on a GPU whose settings differ: clocks and power of what serves are not changed under it."""
+    units = finding.item.spec["units"] if finding.gates else []
+    return [name for name in units if name in host.units and host.units[name].running]
 
 
 def _unjudged(item: Item, why: str) -> dict[str, str]:
@@ -125,7 +140,7 @@ def _running(item: Item, wanted: str | None, host: Host) -> tuple[str, str]:
 
 def units_behind(held: list[Finding], host: Host) -> set[str]:
     """Units whose file systemd has not read, less those whose change waits at the gate."""
-    waiting = {finding.item.spec["gated_by"] for finding in held}
+    waiting = {finding.item.spec.get("gated_by") for finding in held}
     return {name for name, unit in host.units.items() if unit.need_reload and name not in waiting}
 
 

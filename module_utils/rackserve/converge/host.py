@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Callable, NamedTuple
+from typing import TYPE_CHECKING, Callable, NamedTuple
 
 from .errors import ConvergeError
+
+if TYPE_CHECKING:
+    from ..gpu.settings.look import Looker
 
 Run = Callable[[list[str]], tuple[int, str, str]]
 UNIT_PROPERTIES = "Id,LoadState,ActiveState,SubState,UnitFileState,MainPID,NeedDaemonReload"
@@ -58,6 +61,7 @@ class Host:
         self._users: dict[str, User] | None = None
         self._groups: dict[str, tuple[int, tuple[str, ...]]] | None = None
         self._packages: dict[str, Package] | None = None
+        self._gpus: Looker | None = None
 
     def at(self, path: str) -> Path:
         """`path` under the root. Links among its parents are followed inside the root, the last part never."""
@@ -142,6 +146,15 @@ class Host:
                 if name not in self._packages or package.present == "installed":
                     self._packages[name] = package
         return self._packages
+
+    @property
+    def gpus(self) -> Looker:
+        """Who looks at this host's GPUs."""
+        if self._gpus is None:
+            from ..gpu.settings.look import Looker  # noqa: PLC0415 - slow to import, and few hosts have such items
+
+            self._gpus = Looker(self.root)
+        return self._gpus
 
     def read_text(self, path: str) -> str:
         """Text of a small file, empty where it is missing; ConvergeError where it cannot be read."""

@@ -24,6 +24,7 @@ from .driver import build_driver
 from .findings import Findings, looks_like_secret
 from .flows import build_flows, scrape_targets
 from .gateway import build_gateway, gateway_host
+from .gpu_settings import build_gpu_settings
 from .inventory import Inventory, check_networks, check_sources, read_inventory
 from .merge import apply_overrides
 from .placement import Resolved, check_ports, place
@@ -51,6 +52,7 @@ class _Context:
     hardware: dict[str, Any] | None
     options: list[str] | None
     driver: dict[str, Any] | None
+    gpu_settings: dict[str, Any]
 
     @property
     def device(self) -> str:
@@ -85,6 +87,7 @@ def compile_plan(
     check_device(release, hardware, described["simulated_hardware"], findings)
     _check_platform(release, hardware, network["fabric"], findings)
     driver = build_driver(described, release, hardware, findings)
+    settings = build_gpu_settings(described, hardware, findings)
     options = None
     if release:
         if release["options"]:
@@ -95,7 +98,7 @@ def compile_plan(
         hardware = planned_hardware(described["hardware"], hardware, described["simulated_hardware"])
     inventory = read_inventory(groups, addresses, findings)
     check_sources(sources, findings)
-    context = _Context(described, library, inventory, findings, release, hardware, options, driver)
+    context = _Context(described, library, inventory, findings, release, hardware, options, driver, settings)
     plan = _plan(context, _resolve_all(context), changes)
     _excuse(described["exceptions"], findings)
     plan["hash"] = plan_hash(plan)
@@ -116,6 +119,7 @@ def _plan(context: _Context, deployments: list[Resolved], changes: list[dict[str
         "release": context.release,
         "hardware": context.hardware,
         "driver": context.driver,
+        "gpu_settings": context.gpu_settings,
         "overrides": changes,
         "deployments": [_summary(item) for item in deployments],
         "instances": [],

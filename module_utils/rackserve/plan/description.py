@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .gpu_settings import GPU_SETTINGS
 from .schema import Field
 from .sets.known import DISTRIBUTIONS
 
@@ -23,6 +24,7 @@ EXCUSABLE = {
     "toolkit-newer": "the release's CUDA toolkit is newer than its driver",
     "nccl-newer": "the release's NCCL is built for a newer CUDA than its toolkit",
     "proprietary-modules": "the release brings proprietary kernel modules to GPUs that work with the open ones",
+    "ecc-off": "GPUs run without error correction",
 }
 LAYOUTS_BUILT = ("replica", "single")
 LAYOUTS_PLANNED = ("data_parallel", "multi_node", "prefill_decode")
@@ -255,6 +257,7 @@ CLUSTER = Field(
             default="release",
             choices=("release", "preinstalled"),
         ),
+        "gpu_settings": GPU_SETTINGS,
         "repositories": Field("object", "Package repositories of the site.", keys={"nvidia": _REPOSITORY}),
         "gateway": _GATEWAY,
         "paths": Field(

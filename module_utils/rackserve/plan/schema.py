@@ -18,6 +18,7 @@ _KIND_NAMES = {
     "text": "text",
     "whole": "a whole number",
     "number": "a number",
+    "amount": "a whole number or a word",
     "flag": "true or false",
     "list": "a list",
     "object": "an object",
@@ -128,6 +129,15 @@ def _number(field: Field, value: Any, where: str, findings: Findings) -> Any:
     return value
 
 
+def _amount(field: Field, value: Any, where: str, findings: Findings) -> Any:
+    """A whole number, or one of the field's words."""
+    if isinstance(value, str):
+        return value if value in field.choices else _text(field, value, where, findings)
+    if isinstance(value, float):
+        return _wrong_type(field, value, where, findings)
+    return _number(field, value, where, findings)
+
+
 def _flag(field: Field, value: Any, where: str, findings: Findings) -> Any:
     return value if isinstance(value, bool) else _wrong_type(field, value, where, findings)
 
@@ -212,6 +222,7 @@ _CHECKS: dict[str, Callable[[Field, Any, str, Findings], Any]] = {
     "text": _text,
     "whole": _number,
     "number": _number,
+    "amount": _amount,
     "flag": _flag,
     "list": _list,
     "object": _object,
@@ -235,7 +246,9 @@ def table(field: Field, where: str) -> list[str]:
 
 def _describe(field: Field) -> str:
     text = _KIND_NAMES[field.kind]
-    if field.choices:
+    if field.kind == "amount":
+        text = f"{field.low or 0:g} to {field.high or 0:g} \\| " + " \\| ".join(field.choices)
+    elif field.choices:
         text = " \\| ".join(field.choices)
     elif field.pattern_means and field.kind == "text":
         text = field.pattern_means

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .flows import inbound_rules
+from .gpu_settings import host_gpu_settings
 from .inventory import Inventory
 
 
@@ -21,8 +22,11 @@ def build_slices(plan: dict[str, Any], network: dict[str, Any], take_over: list[
         mine = by_host.get(host, [])
         is_gateway = bool(gateway) and gateway["host"] == host
         names = {item["deployment"] for item in mine}
-        driver = plan["driver"] if host in inventory.members("gpu") else None
-        roles = ["host_baseline", *(["nvidia_driver"] if driver else []), "firewall"]
+        has_gpus = host in inventory.members("gpu")
+        driver = plan["driver"] if has_gpus else None
+        settings = host_gpu_settings(plan["gpu_settings"], mine, plan["hardware"], has_gpus)
+        roles = ["host_baseline", *(["nvidia_driver"] if driver else []), *(["gpu_settings"] if settings else [])]
+        roles += ["firewall"]
         roles += ["serving_runtime", "model_store", "vllm"] if mine else []
         roles += ["load_balancer"] if is_gateway else []
         slices[host] = {
@@ -36,6 +40,7 @@ def build_slices(plan: dict[str, Any], network: dict[str, Any], take_over: list[
             "release": plan["release"] if mine else None,
             "simulated_hardware": bool(plan["hardware"] and plan["hardware"]["simulated"]),
             "driver": driver,
+            "gpu_settings": settings,
             "models": models(item for item in plan["deployments"] if item["name"] in names),
             "instances": mine,
             "gateway": gateway if is_gateway else None,

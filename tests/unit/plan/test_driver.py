@@ -30,7 +30,7 @@ def test_every_gpu_host_gets_the_release_s_driver_and_the_gateway_none(compiled:
 
 def test_a_gpu_host_without_engines_gets_it_too(compiled: Compile) -> None:
     slices = compiled(H20, {"deployments.0.replicas": 3})["slices"]
-    assert slices["h20-04"]["roles"] == ["host_baseline", "nvidia_driver", "firewall"]
+    assert slices["h20-04"]["roles"] == ["host_baseline", "nvidia_driver", "gpu_settings", "firewall"]
 
 
 def test_no_fabric_manager_without_nvswitches(compiled: Compile) -> None:
@@ -47,7 +47,7 @@ def test_a_profile_may_say_what_its_machine_does_not(library: Library) -> None:
 
 
 def test_hosts_without_gpus_get_none(compiled: Compile) -> None:
-    patch = {"hardware": "lab-cpu", "simulated_hardware": False, "network.fabric": {}}
+    patch = {"hardware": "lab-cpu", "simulated_hardware": False, "network.fabric": {}, "gpu_settings": {}}
     plan = compiled("lab", patch)
     assert codes(plan) == []
     assert plan["driver"] is None and plan["slices"]["node1"]["driver"] is None
@@ -62,7 +62,11 @@ def test_a_driver_without_a_repository_is_refused(compiled: Compile) -> None:
 def test_the_site_may_bring_its_own(compiled: Compile) -> None:
     plan = compiled(H20, {"repositories": {}, "driver": "preinstalled"})
     assert codes(plan) == [] and codes(plan, "note") == ["driver-preinstalled"]
-    assert plan["driver"] is None and plan["slices"]["h20-01"]["roles"][:2] == ["host_baseline", "firewall"]
+    assert plan["driver"] is None and plan["slices"]["h20-01"]["roles"][:3] == [
+        "host_baseline",
+        "gpu_settings",
+        "firewall",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -241,7 +241,9 @@ def test_what_an_engine_has_to_find_free(compiled: Compile) -> None:
 
 
 def test_hardware_without_gpus_demands_no_gpu_memory(compiled: Compile) -> None:
-    plan = compiled("lab", {"hardware": "lab-cpu", "simulated_hardware": False, "network.fabric": {}})
+    plan = compiled(
+        "lab", {"hardware": "lab-cpu", "simulated_hardware": False, "network.fabric": {}, "gpu_settings": {}}
+    )
     assert plan_errors(plan) == []
     assert all("gpu_memory_needed_mib" not in item and item["gpu_ids"] == [] for item in plan["instances"])
     assert {part["simulated_hardware"] for part in plan["slices"].values()} == {False}
@@ -371,7 +373,7 @@ def test_tables_show_everything(compiled: Compile) -> None:
     assert "note [simulated-hardware]" in text
     real = "\n".join(plan_tables(compiled(H20)))
     assert "simulated" not in real
-    bare = {"hardware": "lab-cpu", "simulated_hardware": False, "network.fabric": {}}
+    bare = {"hardware": "lab-cpu", "simulated_hardware": False, "network.fabric": {}, "gpu_settings": {}}
     assert "not proven on real lab-cpu; it ran on simulated h20-8" in "\n".join(plan_tables(compiled("lab", bare)))
     assert plan_tables({**compiled("lab", bare), "findings": []})[-2:] == ["Findings", "  none"]
     empty = "\n".join(plan_tables(compiled("lab", {"deployments": [], "gateway": None})))

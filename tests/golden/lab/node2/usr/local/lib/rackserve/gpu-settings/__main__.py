@@ -1,0 +1,5 @@
+import sys
+
+from settings.program import main
+
+sys.exit(main())
