@@ -73,8 +73,9 @@ test-faults: venv ## What clients see when something breaks: every fault, under 
 	$(ROOT) env RACKSERVE_FAULTS=full $(RUN)/pytest -v tests/infra/test_scenarios.py
 	$(RUN)/python tests/infra/scenarios.py
 
+KILLS ?= 9
 test-kills: venv ## Runs killed at random moments, finished by the next one, on light nodes (needs root; an hour)
-	$(ROOT) $(RUN)/pytest -v tests/kill
+	$(ROOT) env RACKSERVE_KILL_INSTALLS=$(KILLS) RACKSERVE_KILL_CHANGES=$(KILLS) RACKSERVE_KILL_NODES=2 $(RUN)/pytest -v tests/kill
 
 test: lint unit plan molecule ## Everything CI runs (needs root)
 

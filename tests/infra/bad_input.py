@@ -124,7 +124,7 @@ def site(name: str) -> tuple[dict[str, Any], dict[str, list[str]], dict[str, str
     return cluster, groups, addresses
 
 
-def library() -> Library:
+def read_books() -> Library:
     """What files/ knows."""
     return load_library(REPO, yaml.safe_load)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -96,6 +98,17 @@ def run_shell(host: str, line: str) -> str:
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=60, check=False)
     assert done.returncode == 0, f"{host}: {line}: {done.stdout}{done.stderr}"
     return done.stdout
+
+
+def eventually(reached: Callable[[], bool], within_s: float) -> None:
+    """Wait for a state; a host that does not answer yet has not reached it."""
+    deadline = time.monotonic() + within_s
+    while True:
+        with contextlib.suppress(AssertionError, subprocess.TimeoutExpired):
+            if reached():
+                return
+        assert time.monotonic() < deadline, f"not reached within {within_s} s"
+        time.sleep(1)
 
 
 @pytest.fixture

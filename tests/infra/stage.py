@@ -190,17 +190,6 @@ def scene(stage: Stage, fault: str, clients: int = CLIENTS, tokens: int = TOKENS
     record(made.outcome)
 
 
-def eventually(reached: Callable[[], bool], within_s: float) -> None:
-    """Wait for a state; a host that does not answer yet has not reached it."""
-    deadline = time.monotonic() + within_s
-    while True:
-        with contextlib.suppress(AssertionError, subprocess.TimeoutExpired):
-            if reached():
-                return
-        assert time.monotonic() < deadline, f"not reached within {within_s} s"
-        time.sleep(1)
-
-
 def cut_power(host: str) -> None:
     """As if a plug were pulled: no packet leaves the host any more, and everything on it ends."""
     subprocess.run(["/usr/sbin/ip", "-n", "rslab", "link", "set", f"v-{host}", "down"], check=True)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import base64
-import contextlib
-import subprocess
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import yaml
-from conftest import REPO, STATE
+from conftest import REPO, STATE, eventually
 
 Shell = Callable[[str, str], str]
 Module = Callable[..., dict[str, Any]]
@@ -118,17 +115,6 @@ def spare(plan: dict[str, Any], shell: Shell) -> Iterator[str]:
     yield name
     units = [item["unit"] for item in plan["instances"] if item["host"] == name]
     eventually(lambda: all(shell(name, f"systemctl is-active {unit}").strip() == "active" for unit in units), ENGINE_S)
-
-
-def eventually(reached: Callable[[], bool], within_s: float) -> None:
-    """Wait for a state; a host that does not answer yet has not reached it."""
-    deadline = time.monotonic() + within_s
-    while True:
-        with contextlib.suppress(AssertionError, subprocess.TimeoutExpired):
-            if reached():
-                return
-        assert time.monotonic() < deadline, f"not reached within {within_s} s"
-        time.sleep(2)
 
 
 def reboot(shell: Shell, host: str) -> None:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import json
 import shlex
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import yaml
-from conftest import REPO, Run
+from conftest import REPO, Run, eventually
 
 Shell = Callable[[str, str], str]
 Module = Callable[..., dict[str, Any]]
@@ -156,17 +154,6 @@ def test_playbooks_refuse_what_is_not_named(playbook: Run) -> None:
     real = playbook("inject-fault", "-e", "on=gw", "-e", "fault=xid")
     assert real.returncode != 0
     assert "hardware is real: faults are injected only into simulated hosts" in " ".join(real.stdout.split())
-
-
-def eventually(reached: Callable[[], bool], within_s: float) -> None:
-    """Wait for a state; a host that does not answer yet has not reached it."""
-    deadline = time.monotonic() + within_s
-    while True:
-        with contextlib.suppress(AssertionError, subprocess.TimeoutExpired):
-            if reached():
-                return
-        assert time.monotonic() < deadline, f"not reached within {within_s} s"
-        time.sleep(2)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import socket
 import time
@@ -14,26 +13,12 @@ from conftest import LAB_HOSTS, STATE, Run
 from load import Load
 from rackserve.completion.client import Endpoint
 from rackserve.firewall.rules import build_rules
+from upper import changes, snapshot
 
 Shell = Callable[[str, str], str]
 Module = Callable[..., dict[str, Any]]
 
-# What any login or running service changes on a host; everything else belongs to the roles.
-LIVES = ("root/.ansible", "root/.cache", "run", "tmp", "var/cache/rackserve", "var/lib/systemd", "var/log", "var/tmp")
-# apt's lookup tables: whoever reads package lists after they or the holds changed makes them anew from those.
-LIVES += ("var/cache/apt/pkgcache.bin", "var/cache/apt/srcpkgcache.bin")
 CHANGE = json.dumps({"cluster_overrides": {"deployments": {"tiny-deepseek": {"engine_args": {"max_num_seqs": 24}}}}})
-
-
-def disk(name: str) -> dict[str, str]:
-    """Digest of every file that a host has changed against its image: the overlay's upper folder."""
-    upper = LAB_HOSTS / name / "upper"
-    return {
-        str(path.relative_to(upper)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in upper.rglob("*")
-        if path.is_file() and not path.is_symlink() and not str(path.relative_to(upper)).startswith(LIVES)
-        and "opt/rackserve/releases" not in str(path)
-    }  # fmt: skip
 
 
 def main_pids(plan: dict[str, Any], shell: Shell) -> dict[str, str]:
@@ -51,11 +36,13 @@ def test_a_rerun_changes_nothing_and_compiles_once(playbook: Run, tmp_path: Path
 
 
 def test_check_mode_touches_no_disk(playbook: Run) -> None:
-    before = {name: disk(name) for name in ("gw", "node1")}
+    folders = {name: LAB_HOSTS / name / "upper" for name in ("gw", "node1")}
+    before = {name: snapshot(folder) for name, folder in folders.items()}
     assert any("haproxy.cfg" in path for path in before["gw"])
     done = playbook("site", "--check", "--diff", "-e", "full=true")
     assert done.returncode == 0, done.stdout[-3000:]
-    assert {name: disk(name) for name in before} == before
+    changed = {name: changes(before[name], snapshot(folder)) for name, folder in folders.items()}
+    assert changed == {name: [] for name in folders}
 
 
 def test_most_verbose_run_with_diff_shows_no_secret(playbook: Run, secrets: dict[str, str]) -> None:

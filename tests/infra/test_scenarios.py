@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import INVENTORY, REPO, STATE, Run
+from conftest import INVENTORY, REPO, STATE, Run, eventually
 from rackserve.completion.client import Endpoint
 from scenarios import RESULTS, Outcome, record, table
-from stage import PROCESSES, Stage, cut_power, eventually, give_power, scene
+from stage import PROCESSES, Stage, cut_power, give_power, scene
 
 Shell = Callable[[str, str], str]
 full = pytest.mark.asked_by("RACKSERVE_FAULTS", "full")

@@ -13,7 +13,7 @@ sys.path.append(str(REPO / "tests/infra"))
 import bad_input  # noqa: E402 - needs the path above
 
 TABLE = bad_input.load()
-BOOKS = bad_input.library()
+BOOKS = bad_input.read_books()
 COMPILED = [case for case in TABLE.described if case.compiled]
 DOCUMENT = REPO / "docs/bad-input.md"
 
