@@ -70,9 +70,7 @@ def check_cuda(
         version = parts["cuda"]["version"]
         link = judge_link(root, version, take_over)
         if not link.ours:
-            fix = (
-                f"nothing needs it; name {TAKE_OVER} in cluster.take_over to have it lead to {toolkit_folder(version)}"
-            )
+            fix = f"to have it lead to {toolkit_folder(version)}, remove it if made by hand, else take over {TAKE_OVER}"
             findings.append(finding("note", "cuda-link", LINK, f"leads to {link.target} and is not ours", fix))
         result.update(link=link.target, commands=link.commands, stale_cache=not in_cache(root, version, cache))
     if prove:
