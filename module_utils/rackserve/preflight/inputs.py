@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 GATEWAY_UNIT = "rackserve-gateway.service"
-# Toolkit, cuDNN and NCCL unpacked, with their packages in apt's cache: an estimate. Simulated ones need next to nothing.
+# Toolkit, cuDNN and NCCL with their packages in apt's cache: an estimate. Simulated ones need next to nothing.
 CUDA_MIB = 12288
 _WRITTEN = ("/etc/rackserve", "/etc/systemd/system", "/var/lib/rackserve")
 
