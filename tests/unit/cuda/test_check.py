@@ -50,9 +50,15 @@ class Files:
 
     def library(self, folder: str, name: str, version: str) -> None:
         self.write(f"{folder}/{name}.so.{version}", "")
-        link = self.root / folder / f"{name}.so.{version.split('.')[0]}"
+        link = self.root / folder / f"{name}.so.{version.split('.', maxsplit=1)[0]}"
         link.unlink(missing_ok=True)
         link.symlink_to(f"{name}.so.{version}")
+
+    def foreign(self, folder: str, name: str, version: str) -> None:
+        """A library that the linker finds before the package's."""
+        self.library(folder, name, version)
+        soname = f"{name}.so.{version.split('.', maxsplit=1)[0]}"
+        self.cache[soname] = f"/{folder}/{soname}"
 
     def link(self, target: str = "/usr/local/cuda-13.0", admin: str = AUTO) -> None:
         self.write("var/lib/dpkg/alternatives/cuda", admin)
@@ -181,7 +187,7 @@ def test_what_a_killed_run_left_is_seen(look: Look) -> None:
         (lambda f: (f.root / "usr/include/x86_64-linux-gnu/cudnn_version_v9.h").unlink(),
          "header /usr/include/cudnn_version.h", "--reinstall"),
         (lambda f: f.library(LIB, "libcudnn", "9.8.0"), f"library /{LIB}/libcudnn.so.9", "--reinstall"),
-        (lambda f: f.library("opt/lib", "libnccl", "2.26.2") or f.cache.update({"libnccl.so.2": "/opt/lib/libnccl.so.2"}),
+        (lambda f: f.foreign("opt/lib", "libnccl", "2.26.2"),
          "library /opt/lib/libnccl.so.2", "remove the foreign NCCL"),
         (lambda f: f.cache.pop("libnccl.so.2"), "library libnccl.so.2", "ldconfig"),
     ],

@@ -18,24 +18,24 @@ def admin(mode: str, *choices: tuple[str, int]) -> str:
 
 
 @pytest.mark.parametrize(
-    ("text", "target", "taken", "ours", "commands"),
+    ("text", "target", "taken", "judged"),
     [
         # nothing there, and what NVIDIA's package leaves on a bare host
-        ("", "", False, True, [OURS]),
-        (admin("auto", (NEW, 130)), NEW, False, True, [OURS]),
-        (admin("auto", (NEW, 1000)), NEW, False, True, []),
+        ("", "", False, (True, [OURS])),
+        (admin("auto", (NEW, 130)), NEW, False, (True, [OURS])),
+        (admin("auto", (NEW, 1000)), NEW, False, (True, [])),
         # an earlier release of ours gives way
-        (admin("auto", (OLD, 1000), (NEW, 130)), OLD, False, True, [OURS, [*INSTALL, OLD, "128"]]),
-        (admin("auto", (NEW, 1000), (OLD, 1000)), OLD, False, True, [[*INSTALL, OLD, "128"]]),
+        (admin("auto", (OLD, 1000), (NEW, 130)), OLD, False, (True, [OURS, [*INSTALL, OLD, "128"]])),
+        (admin("auto", (NEW, 1000), (OLD, 1000)), OLD, False, (True, [[*INSTALL, OLD, "128"]])),
         # a choice of a person, and another toolkit that was there first
-        (admin("manual", (OLD, 128), (NEW, 130)), OLD, False, False, []),
-        (admin("manual", (OLD, 128), (NEW, 130)), OLD, True, True, [OURS, ["update-alternatives", "--auto", "cuda"]]),
-        (admin("auto", ("/usr/local/cuda-13.1", 131), (NEW, 130)), "/usr/local/cuda-13.1", False, False, []),
-        (admin("auto", ("/usr/local/cuda-13.1", 131), (NEW, 130)), "/usr/local/cuda-13.1", True, True, [OURS]),
+        (admin("manual", (OLD, 128), (NEW, 130)), OLD, False, (False, [])),
+        (admin("manual", (OLD, 128), (NEW, 130)), OLD, True, (True, [OURS, ["update-alternatives", "--auto", "cuda"]])),
+        (admin("auto", ("/usr/local/cuda-13.1", 131), (NEW, 130)), "/usr/local/cuda-13.1", False, (False, [])),
+        (admin("auto", ("/usr/local/cuda-13.1", 131), (NEW, 130)), "/usr/local/cuda-13.1", True, (True, [OURS])),
     ],
 )
 def test_whose_link_it_is(
-    text: str, target: str, taken: bool, ours: bool, commands: list[list[str]], tmp_path: Path
+    text: str, target: str, taken: bool, judged: tuple[bool, list[list[str]]], tmp_path: Path
 ) -> None:
     (tmp_path / "var/lib/dpkg/alternatives").mkdir(parents=True)
     (tmp_path / "etc/alternatives").mkdir(parents=True)
@@ -44,7 +44,7 @@ def test_whose_link_it_is(
     if target:
         (tmp_path / "usr/local/cuda").symlink_to("/etc/alternatives/cuda")
         (tmp_path / "etc/alternatives/cuda").symlink_to(target)
-    assert judge_link(tmp_path, "13.0.2", ["alternative:cuda"] if taken else []) == (target, ours, commands)
+    assert judge_link(tmp_path, "13.0.2", ["alternative:cuda"] if taken else []) == (target, *judged)
 
 
 @pytest.mark.parametrize(("leads", "ours"), [(NEW, True), (OWN, False)])
