@@ -21,6 +21,17 @@ RECIPE = 1
 """Raised whenever the same inputs would give another bundle."""
 
 
+def engine_files(cache: Path, release: str) -> list[dict[str, str]]:
+    """[{source, path}] of a built engine and its golden recordings; the bundle's `engine` can stand for `cache`."""
+    folder = cache / "releases" / release
+    found = [
+        folder / f"{release}.json",
+        folder / f"{release}.tar.zst",
+        *sorted((cache / "golden").glob(f"{release}--*")),
+    ]
+    return [{"source": str(path), "path": f"engine/{path.relative_to(cache).as_posix()}"} for path in found]
+
+
 def inputs_of(given: Mapping[str, Any]) -> dict[str, str]:
     """What the bundle is made of, each by its digest. Raises ReleaseError for a file that is missing."""
     debs = given.get("debs") or {}

@@ -22,7 +22,7 @@ _INDEXES = ("Packages", "Release", "InRelease")
 
 
 class Wanted(NamedTuple):
-    """`packages`: name to exact version; `sources`: a deb822 file; `status`: dpkg's of a host, "" for an empty one."""
+    """`packages`: name to exact version, "" for the newest; `sources`: a deb822 file; `status`: dpkg's, "" for none."""
 
     packages: Mapping[str, str]
     sources: str
@@ -117,7 +117,7 @@ def collect_debs(wanted: Wanted, target: Path, work: Path, run: Run, report: Rep
 
 
 def _names(wanted: Wanted) -> list[str]:
-    return [f"{name}={version}" for name, version in sorted(wanted.packages.items())]
+    return [f"{name}={version}" if version else name for name, version in sorted(wanted.packages.items())]
 
 
 def write_repository(folder: Path, label: str, signer: Signer, run: Run, report: Report) -> None:

@@ -74,11 +74,15 @@ def test_a_bundle_that_lost_a_file_is_made_anew(given: dict[str, Any]) -> None:
     assert standing(given) is not None
 
 
+def test_a_package_without_a_version_is_the_newest(given: dict[str, Any]) -> None:
+    given["debs"]["packages"] = {"other": ""}
+    assert (Path(collect(given, run_command, Report())["path"]) / "debs/other_1.0-1_all.deb").is_file()
+
+
 def test_what_a_host_has_is_left_out(given: dict[str, Any], tmp_path: Path) -> None:
     status = tmp_path / "status"
-    status.write_text(
-        "Package: base\nStatus: install ok installed\nVersion: 1.4-1\nArchitecture: all\nMaintainer: n\nDescription: d\n\n"
-    )
+    lines = ("Package: base", "Status: install ok installed", "Version: 1.4-1", "Architecture: all", "Maintainer: n")
+    status.write_text("\n".join([*lines, "Description: d", "", ""]))
     given["debs"]["status"] = str(status)
     assert collect(given, run_command, Report())["packages"] == 1
 

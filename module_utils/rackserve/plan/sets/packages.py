@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..findings import Findings
+from .schema import PARTS
 
 
 def packages_of(release: Mapping[str, Any], part: str, distribution: str) -> dict[str, str]:
@@ -39,3 +40,20 @@ def chosen_distribution(
         findings.error("distribution-missing", where, why, "Say which one the hosts run.")
         return ""
     return str(described or names[0])
+
+
+def all_packages(release: Mapping[str, Any], distribution: str) -> dict[str, str]:
+    """Name to exact version of every part's packages; `distribution` "": the only one, or all get the same.
+
+    Raises ValueError, one line, for a distribution that the set is not for, or where one has to be named.
+    """
+    known = ", ".join(release["distributions"])
+    whole = {"packages": [], **release}
+    if distribution and distribution not in release["distributions"]:
+        raise ValueError(f"the release is not for {distribution}; it is for {known}")
+    if not distribution and not same_everywhere(whole, PARTS):
+        raise ValueError(f"the release's packages differ between {known}; set cluster.distribution")
+    found: dict[str, str] = {}
+    for part in PARTS:
+        found.update(packages_of(whole, part, distribution or release["distributions"][0]))
+    return dict(sorted(found.items()))
