@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
+from ..converge.host import one_line
 from ..progress.report import Report
 from ..release.archive import require_free
 from ..release.host import ReleaseError, Run, must
@@ -84,7 +85,12 @@ def resolve(wanted: Wanted, work: Path, run: Run) -> tuple[list[str], list[Deb]]
             raise ReleaseError(f"{path} is missing: {fix}")
     apt = [*write_state(wanted, work), "apt-get", "--quiet=2", "--yes", "--no-remove"]
     must(run, [*apt, "update"], f"reading the indexes of {wanted.sources}")
-    planned = must(run, [*apt, "--print-uris", "install", *_names(wanted)], "resolving the packages")
+    status, planned, said = run([*apt, "--print-uris", "install", *_names(wanted)])
+    if status != 0:
+        # apt names what does not fit on its standard output, and only that it does not on the other.
+        unmet = [line.strip() for line in planned.splitlines() if "Depends:" in line]
+        why = " | ".join([*unmet, *(line for line in said.splitlines() if line.startswith("E: "))])
+        raise ReleaseError(f"resolving the packages of {wanted.sources} failed: {why or one_line(said)}")
     found = [Deb(uri, name, int(size), digest) for uri, name, size, digest in _URI.findall(planned)]
     return apt, [deb for deb in found if deb.name.endswith(".deb")]
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-from bundle_support import Site
+from bundle_support import Site, package
 from rackserve.bundle.collect import collect, inputs_of, standing
-from rackserve.bundle.debs import Wanted, resolve
+from rackserve.bundle.debs import Wanted, resolve, write_repository
 from rackserve.bundle.manifest import MANIFEST, verify
+from rackserve.bundle.signature import Signer
 from rackserve.progress.report import Report
 from rackserve.release.host import ReleaseError, run_command
 
@@ -101,7 +103,7 @@ def test_no_secret_stands_in_a_command_or_in_the_manifest(given: dict[str, Any],
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lambda g: g["debs"]["packages"].update(tool="2.0-1"), "resolving the packages failed"),
+        (lambda g: g["debs"]["packages"].update(tool="2.0-1"), "Version '2.0-1' for 'tool' was not found"),
         (lambda g: g["debs"].update(sources="/nowhere.sources"), "/nowhere.sources is missing"),
         (lambda g: g["debs"].update(status="/nowhere"), "/nowhere is missing"),
         (lambda g: g["files"][0].update(source="/nowhere.tar.zst"), "build the release first"),
@@ -116,6 +118,19 @@ def test_what_cannot_be_collected_is_one_line(spoil: Any, said: str, given: dict
         collect(given, run_command, Report())
     assert said in str(refused.value) and "\n" not in str(refused.value)
     assert not (Path(given["output_dir"]) / "set-1").exists()
+
+
+def test_a_dependency_that_no_source_has_is_named(given: dict[str, Any], tmp_path: Path) -> None:
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    package(alone, "tool", "1.0-1", "base (>= 9)")
+    signer = Signer(**given["signing"])
+    write_repository(alone, "alone", signer, run_command, Report())
+    text = Path(given["debs"]["sources"]).read_text()
+    Path(given["debs"]["sources"]).write_text(re.sub(r"file:\S+", f"file:{alone}/", text))
+    given["debs"]["packages"] = {"tool": "1.0-1"}
+    with pytest.raises(ReleaseError, match=r"tool : Depends: base \(>= 9\)"):
+        collect(given, run_command, Report())
 
 
 def test_a_repository_that_was_forged_is_refused(given: dict[str, Any], tmp_path: Path, mirror: Path) -> None:
