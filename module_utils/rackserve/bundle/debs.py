@@ -83,7 +83,7 @@ def resolve(wanted: Wanted, work: Path, run: Run) -> tuple[list[str], list[Deb]]
     for path, fix in ((wanted.sources, "write the sources file"), (wanted.status, "copy /var/lib/dpkg/status there")):
         if path and not Path(path).is_file():
             raise ReleaseError(f"{path} is missing: {fix}")
-    apt = [*write_state(wanted, work), "apt-get", "--quiet=2", "--yes", "--no-remove"]
+    apt = [*write_state(wanted, work), "apt-get", "--quiet=1", "--yes", "--no-remove"]
     must(run, [*apt, "update"], f"reading the indexes of {wanted.sources}")
     status, planned, said = run([*apt, "--print-uris", "install", *_names(wanted)])
     if status != 0:
