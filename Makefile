@@ -34,6 +34,10 @@ demo: lab-up ## The main job on the lab (needs root): five bare hosts to a serve
 	$(PLAY) $(LAB) playbooks/build-release.yml
 	$(PLAY) $(LAB) playbooks/site.yml
 
+SITE ?= lab
+bundle: venv ## Everything a release needs in one signed folder (SITE=<inventory>, SIGN_KEY=<fingerprint>; needs internet)
+	$(RUN)/ansible-playbook -i inventories/$(SITE)/hosts.yml playbooks/build-bundle.yml $(if $(SIGN_KEY),-e bundle_sign_key=$(SIGN_KEY))
+
 plan: venv ## Compile every sample, render every file to build/, print the tables (no root, Linux or macOS)
 	@for sample in $(SAMPLES); do \
 	  echo "== $$sample"; mkdir -p build/$$sample; \
@@ -95,4 +99,4 @@ lock: venv ## Resolve the lock files again
 	done
 	$(RUN)/python requirements/lock_engine.py requirements/engine-cpu
 
-.PHONY: help venv tools lab-up lab-down demo plan lint unit molecule test bench lock
+.PHONY: help venv tools lab-up lab-down demo bundle plan lint unit molecule test bench lock

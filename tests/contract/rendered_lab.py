@@ -109,6 +109,7 @@ class RenderedLab:
             "serving_runtime_cache_dir": str(self.cache),
             "model_store_cache_dir": str(self.cache / "models"),
             "nvidia_driver_key_file": str(self.cache / "repository-key.asc"),
+            "cuda_key_file": str(self.cache / "repository-key.asc"),
         }
         return self._evaluate(text, variables | given | extra)
 

@@ -18,6 +18,7 @@ from .arguments import (
 )
 from .capacity import gpu_memory, gpu_memory_needed_mib, start_times
 from .catalog import Library
+from .cuda import build_cuda
 from .description import CLUSTER, EXCUSABLE, HARDWARE, MODEL, OPTIONS, PROFILE
 from .device import check_device, engine_device, planned_hardware
 from .driver import build_driver
@@ -52,6 +53,7 @@ class _Context:
     hardware: dict[str, Any] | None
     options: list[str] | None
     driver: dict[str, Any] | None
+    cuda: dict[str, Any] | None
     gpu_settings: dict[str, Any]
 
     @property
@@ -86,7 +88,9 @@ def compile_plan(
     )
     check_device(release, hardware, described["simulated_hardware"], findings)
     _check_platform(release, hardware, network["fabric"], findings)
-    driver = build_driver(described, release, hardware, findings)
+    fitting = None if findings.broken("cluster.release") else release  # what follows from that is not told again
+    driver = build_driver(described, fitting, hardware, findings)
+    cuda = build_cuda(described, fitting, hardware, findings)
     settings = build_gpu_settings(described, hardware, findings)
     options = None
     if release:
@@ -98,7 +102,7 @@ def compile_plan(
         hardware = planned_hardware(described["hardware"], hardware, described["simulated_hardware"])
     inventory = read_inventory(groups, addresses, findings)
     check_sources(sources, findings)
-    context = _Context(described, library, inventory, findings, release, hardware, options, driver, settings)
+    context = _Context(described, library, inventory, findings, release, hardware, options, driver, cuda, settings)
     plan = _plan(context, _resolve_all(context), changes)
     _excuse(described["exceptions"], findings)
     plan["hash"] = plan_hash(plan)
@@ -119,6 +123,7 @@ def _plan(context: _Context, deployments: list[Resolved], changes: list[dict[str
         "release": context.release,
         "hardware": context.hardware,
         "driver": context.driver,
+        "cuda": context.cuda,
         "gpu_settings": context.gpu_settings,
         "overrides": changes,
         "deployments": [_summary(item) for item in deployments],

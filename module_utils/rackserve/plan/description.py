@@ -155,15 +155,15 @@ _SLO = Field(
 
 _REPOSITORY = Field(
     "object",
-    "Where NVIDIA's driver packages come from: the site's mirror, a flat repository that is signed.",
+    "Where NVIDIA's packages come from: the site's mirror or a bundle, a flat repository that is signed.",
     nullable=True,
     keys={
         "uri": Field(
             "text",
-            "Its address, as the hosts reach it.",
+            "Its address, as the hosts reach it; `file:///<folder>/` is a folder of every host.",
             required=True,
-            pattern=r"https?://[A-Za-z0-9.:\[\]-]+/([A-Za-z0-9._~+-]+/)*",
-            pattern_means="an http or https address that ends in / (no user, password or query)",
+            pattern=r"(https?://[A-Za-z0-9.:\[\]-]+/|file:///(?!(.*/)?\.\./))([A-Za-z0-9._~+-]+/)*",
+            pattern_means="an http, https or file address that ends in / (no user, password or query)",
             secret=True,
         ),
         "key": Field(
@@ -254,6 +254,13 @@ CLUSTER = Field(
         "driver": Field(
             "text",
             "On GPU hosts. `release`: the release's version is installed; `preinstalled`: the site brings its own.",
+            default="release",
+            choices=("release", "preinstalled"),
+        ),
+        "cuda": Field(
+            "text",
+            "On GPU hosts. `release`: the release's toolkit, cuDNN and NCCL are installed; `preinstalled`: the site "
+            "brings its own, or none.",
             default="release",
             choices=("release", "preinstalled"),
         ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .findings import Findings, as_dict
-from .sets.packages import packages_of, same_everywhere
+from .sets.packages import chosen_distribution, packages_of
 
 
 def build_driver(
@@ -36,7 +36,7 @@ def build_driver(
         fabric_manager = bool(as_dict(hardware["machine"]).get("nvswitches"))
     where = f"files/releases/{described['release']}.yml"
     parts = ("driver", "fabric_manager") if fabric_manager else ("driver",)
-    distribution = _distribution(described["distribution"], release, parts, findings)
+    distribution = chosen_distribution(described["distribution"], release, parts, findings)
     if fabric_manager and not release["fabric_manager"]:
         why = "the hardware has NVSwitches, and the release no Fabric Manager."
         findings.error("part-missing", f"{where}.fabric_manager", why, "Write the driver's version.")
@@ -52,19 +52,3 @@ def build_driver(
         "gpus": hardware["slots"],
         "repository": repository,
     }
-
-
-def _distribution(described: str | None, release: dict[str, Any], parts: tuple[str, ...], findings: Findings) -> str:
-    """The distribution whose packages are installed; "", with an error finding, where the description does not say."""
-    names, where = release["distributions"], "cluster.distribution"
-    if findings.broken(where):
-        return ""
-    if described and described not in names:
-        why = f"the release is not for {described}."
-        findings.error("distribution-unfit", where, why, f"It is for {', '.join(names)}.")
-        return ""
-    if not described and not same_everywhere(release, parts):
-        why = f"the release installs different packages on {', '.join(names)}."
-        findings.error("distribution-missing", where, why, "Say which one the hosts run.")
-        return ""
-    return str(described or names[0])

@@ -24,9 +24,10 @@ def build_slices(plan: dict[str, Any], network: dict[str, Any], take_over: list[
         names = {item["deployment"] for item in mine}
         has_gpus = host in inventory.members("gpu")
         driver = plan["driver"] if has_gpus else None
+        cuda = plan["cuda"] if has_gpus else None
         settings = host_gpu_settings(plan["gpu_settings"], mine, plan["hardware"], has_gpus)
-        roles = ["host_baseline", *(["nvidia_driver"] if driver else []), *(["gpu_settings"] if settings else [])]
-        roles += ["firewall"]
+        roles = ["host_baseline", *(["nvidia_driver"] if driver else []), *(["cuda"] if cuda else [])]
+        roles += [*(["gpu_settings"] if settings else []), "firewall"]
         roles += ["serving_runtime", "model_store", "vllm"] if mine else []
         roles += ["load_balancer"] if is_gateway else []
         slices[host] = {
@@ -40,6 +41,7 @@ def build_slices(plan: dict[str, Any], network: dict[str, Any], take_over: list[
             "release": plan["release"] if mine else None,
             "simulated_hardware": bool(plan["hardware"] and plan["hardware"]["simulated"]),
             "driver": driver,
+            "cuda": cuda,
             "gpu_settings": settings,
             "models": models(item for item in plan["deployments"] if item["name"] in names),
             "instances": mine,

@@ -23,6 +23,11 @@ def plan_tables(plan: dict[str, Any]) -> list[str]:
     if plan["driver"]:
         driver = plan["driver"]
         lines += [f"driver {driver['version']}, {len(driver['packages'])} packages from {driver['repository']['uri']}"]
+    if plan["cuda"]:
+        parts = plan["cuda"]["parts"]
+        named = ", ".join(f"{part} {said['version']}" for part, said in parts.items())
+        count = sum(len(said["packages"]) for said in parts.values())
+        lines += [f"{named}: {count} packages from {plan['cuda']['repository']['uri']}"]
     lines += _table(
         "Instances",
         ("unit", "host", "address", "port", "simulated GPUs" if simulated else "GPUs", "model", "context"),

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 GATEWAY_UNIT = "rackserve-gateway.service"
+# Toolkit, cuDNN and NCCL with their packages in apt's cache: an estimate. Simulated ones need next to nothing.
+CUDA_MIB = 12288
 _WRITTEN = ("/etc/rackserve", "/etc/systemd/system", "/var/lib/rackserve")
 
 
@@ -23,6 +25,10 @@ def host_inputs(piece: Mapping[str, Any], release_mib: int) -> dict[str, Any]:
     disk: list[dict[str, Any]] = []
     if release.get("path"):
         disk.append({"path": release["path"], "needed_mib": release_mib, "unless": release["path"]})
+    toolkit = ((piece.get("cuda") or {}).get("parts") or {}).get("cuda")
+    if toolkit and not piece.get("simulated_hardware"):
+        folder = f"/usr/local/cuda-{'.'.join(toolkit['version'].split('.')[:2])}"
+        disk.append({"path": folder, "needed_mib": CUDA_MIB, "unless": f"{folder}/bin/nvcc"})
     written = [*_WRITTEN, release["path"]] if release.get("path") else list(_WRITTEN if piece else ())
     present = []
     for model in piece.get("models") or []:

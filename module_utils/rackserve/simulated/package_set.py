@@ -53,25 +53,28 @@ class Package:
 
 @dataclass(frozen=True)
 class Driver:
-    """One version of the driver and the packages made of its build."""
+    """One version of the driver, the libraries that come with it by name, and the packages made of their build."""
 
     version: str
     cuda: int
     packages: tuple[Package, ...]
+    libraries: Mapping[str, str] = field(default_factory=dict)
 
 
 def read(data: Mapping[str, Any]) -> list[Driver]:
-    """The drivers that the data describes. A package with a version of its own comes with the first driver alone."""
+    """The drivers that the data describes. A package in one version comes with the first driver that has it."""
     _cited(data)
     drivers: list[Driver] = []
+    files: set[str] = set()
     for given in data["drivers"]:
-        words = {"version": str(given["version"]), "package_version": str(given["package_version"])}
-        packages = [
-            _package(name, said, data, words, given["epoch_s"])
-            for name, said in data["packages"].items()
-            if not (drivers and "version" in said)
-        ]
-        drivers.append(Driver(words["version"], int(given["cuda"]), tuple(packages)))
+        libraries = {name: str(version) for name, version in given.get("libraries", {}).items()}
+        words = {"version": str(given["version"]), "package_version": str(given["package_version"]), **libraries}
+        for name, version in libraries.items():
+            words.update({f"{name}.{place}": part for place, part in enumerate(version.split("."))})
+        made = [_package(name, said, data, words, given["epoch_s"]) for name, said in data["packages"].items()]
+        packages = tuple(package for package in made if package.file_name not in files)
+        files |= {package.file_name for package in packages}
+        drivers.append(Driver(words["version"], int(given["cuda"]), packages, libraries))
     if not drivers:
         raise PackagesError("packages.yml: drivers is empty; name at least one version")
     return drivers
@@ -88,7 +91,7 @@ def _package(
         raise PackagesError(f"packages.yml: {name}: {', '.join(sorted(unknown))} is no script or state of a unit")
     return Package(
         name=name,
-        version=str(said.get("version", words["package_version"])),
+        version=_fill(str(said.get("version", words["package_version"])), words),
         architecture=said.get("architecture", data["architecture"]),
         summary=f"{said['summary']} (simulated)",
         maintainer=data["maintainer"],

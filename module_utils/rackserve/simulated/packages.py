@@ -59,6 +59,7 @@ def ensure(recipe: Recipe, mirrors: Path, run: Run) -> tuple[Path, bool]:
         built = work / "build" / driver.version
         built.mkdir(parents=True)
         words = [f"OUT={built}", f"DRIVER_VERSION={driver.version}", f"CUDA_VERSION={driver.cuda}"]
+        words += [f"{name.upper()}_VERSION={version}" for name, version in driver.libraries.items()]
         must(run, "make", "-s", "-C", str(recipe.driver), *words)
         inputs = debian.Inputs(built, recipe.driver, recipe.pynvml, keyring)
         for package in driver.packages:

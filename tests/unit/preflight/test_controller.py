@@ -79,6 +79,14 @@ def test_a_slice_becomes_questions():
     assert host_inputs({}, 100) == {"ports": [], "units": [], "disk": [], "written": [], "models": []}
 
 
+def test_a_toolkit_needs_space_until_it_is_there():
+    piece = {"cuda": {"parts": {"cuda": {"version": "13.0.2"}}}, "simulated_hardware": False}
+    need = {"path": "/usr/local/cuda-13.0", "needed_mib": 12288, "unless": "/usr/local/cuda-13.0/bin/nvcc"}
+    assert host_inputs(piece, 100)["disk"] == [need]
+    assert host_inputs({**piece, "simulated_hardware": True}, 100)["disk"] == []
+    assert host_inputs({"cuda": {"parts": {"nccl": {"version": "2.27.7"}}}}, 100)["disk"] == []
+
+
 def test_secrets_in_the_clear_must_be_closed_and_encrypted_ones_may_be_open(tmp_path):
     for name, text, mode in (
         ("group_vars/all/secrets.yml", "---\nrackserve_secrets:\n  a: b\n", 0o644),

@@ -13,7 +13,7 @@ from rackserve.simulated.packages import Recipe
 REPO = Path(__file__).resolve().parents[3]
 PRODUCTS = (
     "libnvidia-ml.so.1", "nv-fabricmanager", "nvidia-persistenced", "nvidia-modprobe", "nvidia.ko",
-    "nvidia-modeset.ko", "nvidia-uvm.ko", "nvidia-peermem.ko",
+    "nvidia-modeset.ko", "nvidia-uvm.ko", "nvidia-peermem.ko", "libcudart.so", "libcudnn.so", "libnccl.so",
 )  # fmt: skip
 MAKEFILE = "all:\n" + "".join(
     f'\techo "{name} $(DRIVER_VERSION) $(CUDA_VERSION)" >$(OUT)/{name}\n' for name in PRODUCTS

@@ -165,7 +165,7 @@ def test_the_driver_builds_to_a_signed_repository(tmp_path: Path) -> None:
     assert run(["gpgv", "--homedir", str(home), "--keyring", str(keyring), str(tmp_path / "forged")])[0] != 0
     index = (path / "Packages").read_text()
     assert "Package: nvidia-open\nVersion: 580.95.05-1\n" in index
-    assert len(index.split("\n\n")) == len(list(path.glob("*.deb"))) == 10
+    assert len(index.split("\n\n")) == len(list(path.glob("*.deb"))) == 19
     listing = run(["dpkg-deb", "--contents", str(path / "nvidia-driver-cuda_580.95.05-1_amd64.deb")])[1]
     assert "-rwxr-xr-x root/root" in listing
     assert "./usr/lib/nvidia-smi-simulated/pynvml.py" in listing
