@@ -155,15 +155,15 @@ _SLO = Field(
 
 _REPOSITORY = Field(
     "object",
-    "Where NVIDIA's driver packages come from: the site's mirror, a flat repository that is signed.",
+    "Where NVIDIA's driver packages come from: their repository, a mirror, or a folder. Flat, and signed.",
     nullable=True,
     keys={
         "uri": Field(
             "text",
-            "Its address, as the hosts reach it.",
+            "Its address, as the hosts reach it; `file:/<folder>/` is a folder on each host, such as an offline bundle.",
             required=True,
-            pattern=r"https?://[A-Za-z0-9.:\[\]-]+/([A-Za-z0-9._~+-]+/)*",
-            pattern_means="an http or https address that ends in / (no user, password or query)",
+            pattern=r"(https?://[A-Za-z0-9.:\[\]-]+|file:)/([A-Za-z0-9._~+-]+/)*",
+            pattern_means="an http, https or file:/ address that ends in / (no user, password or query)",
             secret=True,
         ),
         "key": Field(
@@ -253,9 +253,17 @@ CLUSTER = Field(
         "network": _NETWORK,
         "driver": Field(
             "text",
-            "On GPU hosts. `release`: the release's version is installed; `preinstalled`: the site brings its own.",
+            "On GPU hosts. `release`: the release's packages; `runfile`: NVIDIA's runfile, where there can be no packages; "
+            "`preinstalled`: the site brings its own.",
             default="release",
-            choices=("release", "preinstalled"),
+            choices=("release", "runfile", "preinstalled"),
+        ),
+        "driver_runfile": Field(
+            "text",
+            "With `driver: runfile`: the file on the controller, relative to the repository.",
+            nullable=True,
+            pattern=r"(?!.*(?:^|/)\.\.(?:/|$))[A-Za-z0-9._/@+=-]+\.run",
+            pattern_means="a path that ends in .run, no ..",
         ),
         "gpu_settings": GPU_SETTINGS,
         "repositories": Field("object", "Package repositories of the site.", keys={"nvidia": _REPOSITORY}),

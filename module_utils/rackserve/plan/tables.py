@@ -22,7 +22,8 @@ def plan_tables(plan: dict[str, Any]) -> list[str]:
         lines += [f"hardware {plan['hardware']['id']}: its GPUs are simulated"]
     if plan["driver"]:
         driver = plan["driver"]
-        lines += [f"driver {driver['version']}, {len(driver['packages'])} packages from {driver['repository']['uri']}"]
+        origin = f"{len(driver['packages'])} packages from {driver['repository']['uri']}" if driver["repository"] else ""
+        lines += [f"driver {driver['version']}, {origin or 'runfile ' + driver['runfile']['path']}"]
     lines += _table(
         "Instances",
         ("unit", "host", "address", "port", "simulated GPUs" if simulated else "GPUs", "model", "context"),
