@@ -69,7 +69,9 @@ def check_boot(root: Path, run: Run, version: str) -> list[Finding]:
         built = _modinfo(run, modules[0], "version")
         if built != version:
             why = f"its module is of driver {built or 'unknown'}, the release says {version}"
-            found.append(finding("error", "no-module-for-kernel", where, why, f"dkms install nvidia/{version} -k {kernel}"))
+            found.append(
+                finding("error", "no-module-for-kernel", where, why, f"dkms install nvidia/{version} -k {kernel}")
+            )
         elif secured:
             found += _unsigned(host, run, where, modules[0])
     return found
@@ -85,7 +87,7 @@ def _secure_boot(host: Host, run: Run) -> bool:
     if code != _NOT_FOUND:
         return "SecureBoot enabled" in out
     try:
-        return host.at(_SECURE_BOOT).read_bytes()[_EFI_ATTRIBUTES_BYTES :] == b"\x01"
+        return host.at(_SECURE_BOOT).read_bytes()[_EFI_ATTRIBUTES_BYTES:] == b"\x01"
     except OSError:
         return False
 
@@ -96,10 +98,18 @@ def _unsigned(host: Host, run: Run, where: str, module: Path) -> list[Finding]:
         return []
     if not signer:
         why = "Secure Boot is on and the module is not signed"
-        return [finding("error", "secure-boot-key", where, why, "let dkms sign it (/etc/dkms/framework.conf), or turn it off")]
+        return [
+            finding(
+                "error", "secure-boot-key", where, why, "let dkms sign it (/etc/dkms/framework.conf), or turn it off"
+            )
+        ]
     keys = [key for key in SIGNING_KEYS if host.at(key).exists()]
     if any("already enrolled" in "".join(run(["mokutil", "--test-key", key])[1:]) for key in keys):
         return []
     key = keys[0] if keys else SIGNING_KEYS[0]
     why = f"Secure Boot is on and the key of {signer} is not enrolled"
-    return [finding("error", "secure-boot-key", where, why, f"mokutil --import {key}, and confirm it at the console at boot")]
+    return [
+        finding(
+            "error", "secure-boot-key", where, why, f"mokutil --import {key}, and confirm it at the console at boot"
+        )
+    ]

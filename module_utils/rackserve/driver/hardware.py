@@ -23,7 +23,7 @@ MEMORY_TOLERANCE = 0.02
 
 
 def judge_hardware(run: Run, driver: Mapping[str, Any], nvml: Nvml) -> list[Finding]:
-    """Compare what NVML lists with driver {gpus, expect: {model, memory_mib, nvlinks, fabric}}; null compares nothing."""
+    """Compare what NVML lists with driver {gpus, expect {model, memory_mib, nvlinks, fabric}}; null: not compared."""
     expect = driver.get("expect") or {}
     if nvml.gpus != driver["gpus"]:
         why = f"NVML lists {nvml.gpus} GPUs, the hardware profile says {driver['gpus']}"
@@ -40,7 +40,9 @@ def _rows(run: Run, command: list[str]) -> tuple[list[list[str]], list[Finding]]
     if code == 0 and all(len(row) == _FIELDS for row in rows):
         return rows, []
     why = f"exit status {code}: {one_line(f'{out} {err}')}"
-    return [], [finding("error", "driver-silent", " ".join(command[:2]), why, "journalctl -k shows what the module says")]
+    return [], [
+        finding("error", "driver-silent", " ".join(command[:2]), why, "journalctl -k shows what the module says")
+    ]
 
 
 def _several(where: list[str]) -> str:

@@ -29,7 +29,9 @@ class State(NamedTuple):
 
 
 def compare(root: Path, version: str, wanted: Mapping[str, str], take_over: Collection[str]) -> State:
-    """Compare dpkg's records with `wanted` {name: version} of the driver `version`."""
+    """Compare dpkg's records with `wanted` {name: version} of the driver `version`; nothing wanted, nothing said."""
+    if not wanted:
+        return State([], [], [], [], [])
     known = Host(root, None).packages
     recorded = recorded_packages(root) - set(wanted)
     ours = {name: known[name] for name in sorted({*wanted, *recorded}) if present(known.get(name))}

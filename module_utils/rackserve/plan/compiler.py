@@ -101,7 +101,9 @@ def compile_plan(
         hardware = planned_hardware(described["hardware"], hardware, described["simulated_hardware"])
     inventory = read_inventory(groups, addresses, findings)
     check_sources(sources, findings)
-    context = _Context(described, library, inventory, findings, release, hardware, options, driver, settings, distributions)
+    context = _Context(
+        described, library, inventory, findings, release, hardware, options, driver, settings, distributions
+    )
     plan = _plan(context, _resolve_all(context), changes)
     _excuse(described["exceptions"], findings)
     plan["hash"] = plan_hash(plan)

@@ -160,7 +160,7 @@ _REPOSITORY = Field(
     keys={
         "uri": Field(
             "text",
-            "Its address, as the hosts reach it; `file:/<folder>/` is a folder on each host, such as an offline bundle.",
+            "Its address, as the hosts reach it; `file:/<folder>/` is a folder on each host (an offline bundle).",
             required=True,
             pattern=r"(https?://[A-Za-z0-9.:\[\]-]+|file:)/([A-Za-z0-9._~+-]+/)*",
             pattern_means="an http, https or file:/ address that ends in / (no user, password or query)",
@@ -253,8 +253,8 @@ CLUSTER = Field(
         "network": _NETWORK,
         "driver": Field(
             "text",
-            "On GPU hosts. `release`: the release's packages; `runfile`: NVIDIA's runfile, where there can be no packages; "
-            "`preinstalled`: the site brings its own.",
+            "On GPU hosts. `release`: the release's packages; `runfile`: NVIDIA's runfile, where there can be no "
+            "packages; `preinstalled`: the site brings its own.",
             default="release",
             choices=("release", "runfile", "preinstalled"),
         ),

@@ -22,8 +22,9 @@ def plan_tables(plan: dict[str, Any]) -> list[str]:
         lines += [f"hardware {plan['hardware']['id']}: its GPUs are simulated"]
     if plan["driver"]:
         driver = plan["driver"]
-        origin = f"{len(driver['packages'])} packages from {driver['repository']['uri']}" if driver["repository"] else ""
-        lines += [f"driver {driver['version']}, {origin or 'runfile ' + driver['runfile']['path']}"]
+        origin = f"{len(driver['packages'])} packages from {(driver['repository'] or {}).get('uri')}"
+        origin = f"runfile {driver['runfile']['path']}" if driver["runfile"] else origin
+        lines += [f"driver {driver['version']}, {origin}"]
     lines += _table(
         "Instances",
         ("unit", "host", "address", "port", "simulated GPUs" if simulated else "GPUs", "model", "context"),
