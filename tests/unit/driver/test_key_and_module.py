@@ -154,10 +154,22 @@ def test_what_apt_would_remove_beyond_what_is_given_up_is_found() -> None:
     """The expression of the role, on what apt-get --simulate prints."""
     refusal = next(task for task in tasks("fetch") if "Refuse" in task["name"])
     printed = ["Inst nvidia-open [1] (2 site [amd64])", "Remv libcuda1:amd64 [1]", "Remv old [1]", "Conf x (2)"]
-    said = Templar(loader=DataLoader()).copy_with_new_env(
-        available_variables={
-            "__nvidia_driver_simulated": {"stdout_lines": printed},
-            "__nvidia_driver_given_up": ["old"],
-        }
-    )
-    assert said.template(trust_as_template(refusal["vars"]["__nvidia_driver_lost"])) == ["libcuda1"]
+    known = {"__nvidia_driver_simulated": {"stdout_lines": printed}, "__nvidia_driver_given_up": ["old"]}
+    assert expression(refusal["vars"]["__nvidia_driver_lost"], known) == ["libcuda1"]
+
+
+def test_apt_is_given_one_transaction() -> None:
+    variables = yaml.safe_load((ROLE / "vars/main.yml").read_text("utf-8"))
+    judged = {"install": ["a=2"], "remove": ["other"], "replaced": ["old"]}
+    known: dict[str, Any] = {"nvidia_driver_judged": judged, "nvidia_driver_lock_timeout_s": 120}
+    for name in ("__nvidia_driver_given_up", "__nvidia_driver_changes", "__nvidia_driver_apt"):
+        known[name] = expression(variables[name], known)
+    assert known["__nvidia_driver_apt"][-4:] == ["install", "a=2", "other-", "old-"]
+    assert {"--yes", "--no-install-recommends"} < set(known["__nvidia_driver_apt"])
+    kept = {"__nvidia_driver_unloaded": {"results": [{"rc": 0}, {"rc": 1, "item": "nvidia"}, {"skipped": True}]}}
+    assert [item["item"] for item in expression(variables["__nvidia_driver_kept"], kept)] == ["nvidia"]
+
+
+def expression(text: str, known: dict[str, Any]) -> Any:
+    """What an expression of the role comes to."""
+    return Templar(loader=DataLoader(), variables=known).template(trust_as_template(text))
