@@ -11,12 +11,14 @@ short_description: Compare a host with the GPU driver it should have
 description:
   - Reads dpkg's records and the loaded kernel module. Names what is to be installed and held, and what forbids it,
     such as our packages in another version, packages of another driver, or a hold that somebody set.
-  - With O(prove=true) the running driver is asked as well (C(nvidia-smi)), and the one of module and NVML that is not
-    of the release's version is named.
+  - With O(prove=true) the running driver is asked as well. The one of module, NVML library, nvidia-persistenced, Fabric
+    Manager and packages that is not of the release's version is named, and GPUs are compared with the hardware profile.
   - It changes nothing and does not fail on findings.
 options:
   driver:
-    description: The driver of the plan, C({version, packages, gpus}); packages by name with their exact versions.
+    description:
+      - The driver of the plan, C({version, packages, source, kernel_modules, fabric_manager, gpus, expect}).
+      - Packages by name with their exact versions; C(expect) is C({model, memory_mib, nvlinks, fabric}).
     type: dict
     required: true
   take_over:
@@ -26,6 +28,19 @@ options:
     default: []
   prove:
     description: Whether the running driver is asked, too.
+    type: bool
+    default: false
+  upgrade:
+    description: Ours in another version is no error but one of RV(reasons), and RV(install) replaces it.
+    type: bool
+    default: false
+  units:
+    description: Engines that must not run, and with them no process that has a GPU open.
+    type: list
+    elements: str
+    default: []
+  boot:
+    description: Whether the host may be rebooted is judged, too.
     type: bool
     default: false
   root:
@@ -62,9 +77,15 @@ findings:
   sample:
     - {severity: error, code: driver-differs, where: package nvidia-open,
        why: "driver 575.57.08 installed, release says 580.65.06",
-       fix: packages change only on a drained host; issue upgrade-release (planned)}
+       fix: "run playbooks/upgrade-driver.yml, which drains the host first"}
+reasons:
+  description: With O(upgrade=true) why there is something to upgrade, one line each.
+  type: list
+  elements: str
+  returned: always
+  sample: []
 install:
-  description: Packages that are not installed, C(name=version).
+  description: Packages to install, C(name=version).
   type: list
   elements: str
   returned: always
@@ -77,6 +98,32 @@ hold:
   sample: [nvidia-open]
 remove:
   description: Packages of another driver that O(take_over) names.
+  type: list
+  elements: str
+  returned: always
+  sample: []
+replaced:
+  description: With O(upgrade=true) packages of an earlier release of ours that this one does not have.
+  type: list
+  elements: str
+  returned: always
+  sample: []
+run_runfile:
+  description: The runfile has to be run.
+  type: bool
+  returned: always
+modules:
+  description: The driver's loaded modules in the order in which they can be unloaded.
+  type: list
+  elements: str
+  returned: always
+  sample: [nvidia_uvm, nvidia]
+nouveau:
+  description: The kernel's own driver is loaded.
+  type: bool
+  returned: always
+initramfs_older:
+  description: Kernels whose initramfs is older than the blacklist of nouveau.
   type: list
   elements: str
   returned: always
@@ -110,7 +157,7 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.rackserve.converge import ConvergeError
-from ansible.module_utils.rackserve.driver.check import check_driver
+from ansible.module_utils.rackserve.driver.check import Asked, check_driver
 
 
 def main():
@@ -120,6 +167,9 @@ def main():
             "driver": {"type": "dict", "required": True},
             "take_over": {"type": "list", "elements": "str", "default": []},
             "prove": {"type": "bool", "default": False},
+            "upgrade": {"type": "bool", "default": False},
+            "units": {"type": "list", "elements": "str", "default": []},
+            "boot": {"type": "bool", "default": False},
             "root": {"type": "path", "default": "/"},
         },
         supports_check_mode=True,
@@ -131,7 +181,8 @@ def main():
 
     given = module.params
     try:
-        result = check_driver(Path(given["root"]), run, given["driver"], given["take_over"], given["prove"])
+        asked = Asked(*(given[name] for name in Asked._fields))
+        result = check_driver(Path(given["root"]), run, given["driver"], asked)
     except ConvergeError as problem:
         module.fail_json(msg=str(problem))
     module.exit_json(changed=False, **result)

@@ -16,6 +16,11 @@ options:
     description: Operating systems, os-release ID to a list of VERSION_ID.
     type: dict
     required: true
+  distributions:
+    description: Distributions the plan has packages for, such as V(debian-12); empty for any.
+    type: list
+    elements: str
+    default: []
   interface:
     description: The interface that must carry O(address).
     type: str
@@ -158,6 +163,7 @@ LISTS = {
     "secret_files": "dict",
     "limits": "dict",
     "units": "str",
+    "distributions": "str",
     "written": "str",
     "take_over": "str",
 }

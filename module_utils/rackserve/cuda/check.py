@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..converge.host import Host, Package, Run
-from ..driver.host import UNFINISHED, present
+from ..driver.host import UNFINISHED, held, installed, present
 from ..driver.version import upstream
 from ..preflight.findings import Finding, finding
 from .link import LINK, TAKE_OVER, judge_link, toolkit_folder
@@ -48,18 +48,18 @@ def check_cuda(
     findings += [_conflict(name, known[name], parts["cudnn"]["version"]) for name in conflicts if name not in remove]
     if (change and others) or remove:
         findings += _in_use(root)
-    held = [name for name in sorted(wanted) if _held(known.get(name)) and not present(known.get(name))]
-    for name in [name for name in held if f"hold:{name}" not in take_over]:
+    held_away = [name for name in sorted(wanted) if held(known.get(name)) and not present(known.get(name))]
+    for name in [name for name in held_away if f"hold:{name}" not in take_over]:
         fix = f"apt-mark unhold {name}, or name hold:{name} in cluster.take_over"
         findings.append(finding("error", "cuda-foreign-hold", f"package {name}", "somebody holds it uninstalled", fix))
-    install = [name for name in sorted(wanted) if not _installed(known.get(name)) or name in others]
+    install = [name for name in sorted(wanted) if not installed(known.get(name)) or name in others]
     names = sorted({*wanted, *_components(parts, known)})
     result: dict[str, Any] = {
         "install": [f"{name}={wanted[name]}" for name in install],
-        "hold": [name for name in names if not _held(known.get(name)) or name in install],
+        "hold": [name for name in names if not held(known.get(name)) or name in install],
         "remove": remove,
         "unfinished": any(name in wanted and package.present in UNFINISHED for name, package in known.items()),
-        "change_holds": bool(held) or (change and bool(others)),
+        "change_holds": bool(held_away) or (change and bool(others)),
         "commands": [],
         "stale_cache": False,
         "toolkits": sorted(f"/usr/local/{path.name}" for path in (root / "usr/local").glob("cuda-*") if path.is_dir()),
@@ -83,14 +83,6 @@ def check_cuda(
     return {"findings": findings, **result}
 
 
-def _held(package: Package | None) -> bool:
-    return package is not None and package.wanted == "hold"
-
-
-def _installed(package: Package | None) -> bool:
-    return package is not None and package.present == "installed"
-
-
 def _conflicts(name: str, wanted: Mapping[str, str]) -> bool:
     """cuDNN of another CUDA or major version has the same files."""
     ours = {_build(one) for one in wanted} - {None}
@@ -108,7 +100,7 @@ def _components(parts: Mapping[str, Mapping[str, Any]], known: Mapping[str, Pack
     if "cuda" not in parts:
         return []
     suffix = "-" + "-".join(parts["cuda"]["version"].split(".")[:2])
-    return [name for name, package in known.items() if name.endswith(suffix) and _installed(package)]
+    return [name for name, package in known.items() if name.endswith(suffix) and installed(package)]
 
 
 def _other_versions(parts: Mapping[str, Mapping[str, Any]], known: Mapping[str, Package]) -> list[Finding]:
@@ -153,7 +145,7 @@ def _differences(
         own = {upstream(package.version) for _, package in packages if package is not None and present(package)}
         all_seen = f"release {version}, packages {', '.join(sorted(own)) or 'missing'}, {', '.join(seen)}"
         for name, package in packages:
-            if package is None or package.version != said["packages"][name] or not _installed(package):
+            if package is None or package.version != said["packages"][name] or not installed(package):
                 fix = f"apt-get install --allow-change-held-packages {name}={said['packages'][name]}"
                 found.append(finding("error", "cuda-mismatch", f"package {name}", all_seen, fix))
         for one in readings:

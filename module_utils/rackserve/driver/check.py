@@ -2,124 +2,109 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..converge.host import Host, Package, Run
-from ..preflight.findings import Finding, finding
-from .host import UNFINISHED, Nvml, ask_nvml, driver_packages, loaded_module, present
-from .version import upstream
+from ..preflight.findings import Finding, error_lines, finding
+from . import boot, packages, service
+from .hardware import judge_hardware
+from .host import UNFINISHED, ask_nvml, held, loaded_module
+from .parts import UPGRADE, judge_flavour, judge_parts, judge_processes, read_parts
+from .runfile import check_runfile
 
-_UNTOUCHED = "packages change only on a drained host; issue upgrade-release (planned)"
+# What upgrade-driver is for: its reasons, not obstacles to it.
+_MENDED = ("driver-differs", "driver-not-loaded", "driver-service-old")
+_MODULE = "kernel module nvidia"
 
 
-def check_driver(
-    root: Path, run: Run, driver: Mapping[str, Any], take_over: Collection[str] = (), prove: bool = False
-) -> dict[str, Any]:
-    """Compare a host with `driver` {version, packages: {name: version}, gpus}; nothing is changed.
+class Asked(NamedTuple):
+    """What is asked of a host beside its packages.
 
     take_over: foreign things the site gives up, `package:<name>` and `hold:<name>`. prove: ask the running driver, too.
-
-    Returns {findings, install: [name=version], hold: [name], remove: [name], unfinished, change_holds, module_version,
-    nvml_version, gpus}; an error finding means that nothing may be installed (and with `prove`, that it does not run).
+    upgrade: another version of ours is a reason to work, not an error. units: engines that must not run.
+    boot: judge whether the host may be rebooted.
     """
-    known = Host(root, None).packages
-    wanted = dict(driver["packages"])
-    module = loaded_module(root)
-    findings = _other_versions(driver["version"], wanted, known)
-    foreign = _foreign(root, wanted, known)
-    remove = sorted(name for name in foreign if f"package:{name}" in take_over)
-    findings += [_conflict(name, foreign[name], driver["version"]) for name in sorted(set(foreign) - set(remove))]
-    if remove and module:
-        why = f"module {module} is loaded, so {', '.join(remove)} cannot be taken away"
-        findings.append(finding("error", "driver-in-use", "kernel module nvidia", why, "drain the host and unload it"))
-    held = [name for name in wanted if _held(known.get(name)) and not present(known.get(name))]
-    for name in sorted(name for name in held if f"hold:{name}" not in take_over):
-        why = f"somebody holds it uninstalled; driver {driver['version']} needs it"
-        fix = f"apt-mark unhold {name}, or name hold:{name} in cluster.take_over"
-        findings.append(finding("error", "driver-foreign-hold", f"package {name}", why, fix))
+
+    take_over: Collection[str] = ()
+    prove: bool = False
+    upgrade: bool = False
+    units: Sequence[str] = ()
+    boot: bool = False
+
+
+PACKAGES_ONLY = Asked()
+
+
+def check_driver(root: Path, run: Run, driver: Mapping[str, Any], asked: Asked = PACKAGES_ONLY) -> dict[str, Any]:
+    """Compare a host with `driver` (the plan's); nothing is changed. Raises ConvergeError where it cannot be read.
+
+    Returns {findings, reasons, install: [name=version], hold: [name], remove: [name], replaced: [name], unfinished,
+    change_holds, run_runfile, modules: [name], nouveau, initramfs_older: [kernel], module_version, nvml_version, gpus}.
+    An error finding means that nothing may be changed (with `prove`, that the driver does not run; with `boot`, that
+    the host may not be rebooted); `reasons` are why upgrade-driver has work.
+    """
+    known, module = Host(root, None).packages, loaded_module(root)
+    wanted, version = dict(driver["packages"]), driver["version"]
+    state = packages.compare(root, version, wanted, asked.take_over)
+    runfile, run_runfile = check_runfile(root, run, driver)
+    findings = state.findings + runfile
+    if state.remove and module and not asked.upgrade:
+        why = f"module {module} is loaded, so {', '.join(state.remove)} cannot be taken away"
+        findings.append(finding("error", "driver-in-use", _MODULE, why, "drain the host and unload it"))
+    findings += service.check_serving(root, run, asked.units) + service.check_unattended(root)
     result: dict[str, Any] = {
-        "install": [f"{name}={wanted[name]}" for name in sorted(wanted) if not _installed(known.get(name))],
-        "hold": [name for name in sorted(wanted) if not _held(known.get(name)) or name in held],
-        "remove": remove,
+        "install": packages.to_install(wanted, known, asked.upgrade) + (state.extra if asked.upgrade else []),
+        "hold": [name for name in sorted(wanted) if not held(known.get(name)) or name in state.held],
+        "remove": state.remove,
+        "replaced": state.replaced if asked.upgrade else [],
         "unfinished": any(name in wanted and package.present in UNFINISHED for name, package in known.items()),
-        "change_holds": bool(held),
+        "change_holds": bool(state.held),
+        "run_runfile": run_runfile,
+        "modules": service.loaded_modules(root),
+        "nouveau": boot.nouveau_loaded(root),
+        "initramfs_older": boot.initramfs_older(root),
         "module_version": module,
         "nvml_version": "",
         "gpus": 0,
     }
-    if prove:
+    if asked.prove:
         nvml = ask_nvml(run)
-        findings += _running(driver, module, nvml)
+        findings += _running(root, run, driver, known, not asked.upgrade)
         result.update(nvml_version=nvml.version, gpus=nvml.gpus)
-    return {"findings": findings, **result}
+    if asked.boot:
+        findings += boot.check_boot(root, run, version)
+    reasons = _reasons(findings) if asked.upgrade else []
+    if reasons:
+        findings = [item for item in findings if not _mended(item) and item["code"] != "driver-mismatch"]
+    return {"findings": findings, "reasons": error_lines(reasons), **result}
 
 
-def _held(package: Package | None) -> bool:
-    return package is not None and package.wanted == "hold"
+def _reasons(findings: Sequence[Finding]) -> list[Finding]:
+    return [item for item in findings if _mended(item)]
 
 
-def _installed(package: Package | None) -> bool:
-    return package is not None and package.present == "installed"
+def _mended(item: Finding) -> bool:
+    return item["code"] in _MENDED or (item["code"] == "driver-mismatch" and item["fix"] == UPGRADE)
 
 
-def _other_versions(version: str, wanted: Mapping[str, str], known: Mapping[str, Package]) -> list[Finding]:
-    """One finding for each version of our packages that is not the wanted one."""
-    others: dict[str, list[str]] = {}
-    for name in sorted(wanted):
-        package = known.get(name)
-        if package is not None and present(package) and package.version != wanted[name]:
-            others.setdefault(package.version, []).append(name)
-    return [
-        finding(
-            "error",
-            "driver-differs",
-            f"package {', '.join(names)}",
-            f"driver {other if upstream(other) == version else upstream(other)} installed, release says {version}",
-            _UNTOUCHED,
-        )
-        for other, names in others.items()
-    ]
-
-
-def _foreign(root: Path, wanted: Mapping[str, str], known: Mapping[str, Package]) -> dict[str, Package]:
-    """Packages of a driver that is neither the wanted one nor the one our packages are of."""
-    ours = {upstream(version) for version in wanted.values()}
-    ours |= {upstream(known[name].version) for name in wanted if name in known and present(known[name])}
-    return {
-        name: package
-        for name, package in driver_packages(root).items()
-        if name not in wanted and upstream(package.version) not in ours
-    }
-
-
-def _conflict(name: str, package: Package, version: str) -> Finding:
-    held = ", held" if _held(package) else ""
-    why = f"driver {upstream(package.version)} is installed by somebody else{held}; the release says {version}"
-    fix = f"remove it from the drained host, or name package:{name} in cluster.take_over"
-    return finding("error", "driver-conflict", f"package {name}", why, fix)
-
-
-def _running(driver: Mapping[str, Any], module: str, nvml: Nvml) -> list[Finding]:
-    """Whether loaded module and NVML are the release's; the one that is not is named."""
-    version = driver["version"]
-    if not module:
+def _running(
+    root: Path, run: Run, driver: Mapping[str, Any], known: Mapping[str, Package], with_hardware: bool
+) -> list[Finding]:
+    """Whether module, library, daemons and GPUs are what the release and the profile say; what is not is named."""
+    version, nvml = driver["version"], ask_nvml(run)
+    parts = read_parts(root, run, driver, nvml)
+    if not parts.module:
         why = f"driver {version} is installed and no module is loaded"
         fix = "modprobe nvidia; journalctl -k and dkms status say why it does not load"
-        return [finding("error", "driver-not-loaded", "kernel module nvidia", why, fix)]
-    seen = f"module {module}, NVML {nvml.version or '?'}, packages and release {version}"
-    if module != version:
-        fix = "reboot the drained host, or unload the old module there"
-        return [finding("error", "driver-mismatch", "kernel module nvidia", seen, fix)]
-    if nvml.version and nvml.version != version:
-        fix = "ldconfig -p | grep libnvidia-ml shows which library comes first; remove the foreign one"
-        return [finding("error", "driver-mismatch", "library libnvidia-ml.so.1", seen, fix)]
+        return [finding("error", "driver-not-loaded", _MODULE, why, fix)]
+    found = judge_parts(driver, parts, packages.differ(driver["packages"], known))
+    found += judge_flavour(root, driver) + judge_processes(root, run, driver)
+    if found:
+        return found
     if nvml.problem:
+        seen = f"module and NVML are {version}; it says: {nvml.problem}"
         fix = "journalctl -k shows what the module says (NVRM)"
-        return [finding("error", "driver-silent", "nvidia-smi", f"{seen}; it says: {nvml.problem}", fix)]
-    if nvml.gpus != driver["gpus"]:
-        why = f"NVML lists {nvml.gpus} GPUs, the hardware profile says {driver['gpus']}"
-        fix = "nvidia-smi -L, lspci -d 10de: and journalctl -k (NVRM: Xid) name the one that is gone"
-        return [finding("error", "gpu-count", "nvidia-smi", why, fix)]
-    return []
+        return [finding("error", "driver-silent", "nvidia-smi", seen, fix)]
+    return judge_hardware(run, driver, nvml) if with_hardware else []

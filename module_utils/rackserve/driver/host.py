@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import NamedTuple
 
 from ..converge.host import Host, Package, Run, one_line
 
+RECORD_FILE = "/etc/rackserve/driver.json"
 MODULE_FILE = "/proc/driver/nvidia/version"
 NVML_QUERY = ["nvidia-smi", "--query-gpu=driver_version,count", "--format=csv,noheader"]
 UNFINISHED = ("unpacked", "half-configured", "triggers-awaited", "triggers-pending")
@@ -32,6 +34,16 @@ def present(package: Package | None) -> bool:
     return package is not None and package.present not in _GONE
 
 
+def installed(package: Package | None) -> bool:
+    """Whether a package is there and configured."""
+    return package is not None and package.present == "installed"
+
+
+def held(package: Package | None) -> bool:
+    """Whether dpkg holds a package."""
+    return package is not None and package.wanted == "hold"
+
+
 def driver_packages(root: Path) -> dict[str, Package]:
     """Every package of a driver that dpkg has files of, whoever brought it."""
     return {
@@ -41,9 +53,22 @@ def driver_packages(root: Path) -> dict[str, Package]:
     }
 
 
+def recorded_packages(root: Path) -> set[str]:
+    """Names of the packages that an earlier run installed; empty where there is no record, or none that can be read."""
+    try:
+        return set(json.loads(Host(root, None).read_text(RECORD_FILE) or "{}").get("packages") or {})
+    except (ValueError, AttributeError):
+        return set()
+
+
+def module_text(root: Path) -> str:
+    """What the loaded kernel module says of itself; empty when there is none."""
+    return Host(root, None).read_text(MODULE_FILE)
+
+
 def loaded_module(root: Path) -> str:
     """Version of the loaded kernel module; empty when there is none."""
-    found = _MODULE_VERSION.search(Host(root, None).read_text(MODULE_FILE))
+    found = _MODULE_VERSION.search(module_text(root))
     return found.group(1) if found else ""
 
 

@@ -55,6 +55,7 @@ class _Context:
     driver: dict[str, Any] | None
     cuda: dict[str, Any] | None
     gpu_settings: dict[str, Any]
+    distributions: list[str]
 
     @property
     def device(self) -> str:
@@ -93,7 +94,9 @@ def compile_plan(
     cuda = build_cuda(described, fitting, hardware, findings)
     settings = build_gpu_settings(described, hardware, findings)
     options = None
+    distributions = [described["distribution"]] if described["distribution"] else []
     if release:
+        distributions = distributions or list(release["distributions"])
         if release["options"]:
             options = library.take("options", release["options"], OPTIONS, "cluster.release", findings)
         path = f"{described['paths']['releases']}/{described['release']}"
@@ -102,7 +105,9 @@ def compile_plan(
         hardware = planned_hardware(described["hardware"], hardware, described["simulated_hardware"])
     inventory = read_inventory(groups, addresses, findings)
     check_sources(sources, findings)
-    context = _Context(described, library, inventory, findings, release, hardware, options, driver, cuda, settings)
+    context = _Context(
+        described, library, inventory, findings, release, hardware, options, driver, cuda, settings, distributions
+    )
     plan = _plan(context, _resolve_all(context), changes)
     _excuse(described["exceptions"], findings)
     plan["hash"] = plan_hash(plan)
@@ -149,7 +154,7 @@ def _plan(context: _Context, deployments: list[Resolved], changes: list[dict[str
     management = described["network"]["management_cidrs"]
     plan["scrape_targets"] = scrape_targets(plan["gateway"], plan["instances"])
     plan["firewall"] = {"flows": build_flows(inventory, management, plan["gateway"], plan["instances"])}
-    plan["slices"] = build_slices(plan, described["network"], described["take_over"], inventory)
+    plan["slices"] = build_slices(plan, described["network"], described, inventory, context.distributions)
     return plan
 
 

@@ -155,7 +155,7 @@ _SLO = Field(
 
 _REPOSITORY = Field(
     "object",
-    "Where NVIDIA's packages come from: the site's mirror or a bundle, a flat repository that is signed.",
+    "Where NVIDIA's packages come from: their repository, a mirror or a bundle. Flat, and signed.",
     nullable=True,
     keys={
         "uri": Field(
@@ -253,9 +253,17 @@ CLUSTER = Field(
         "network": _NETWORK,
         "driver": Field(
             "text",
-            "On GPU hosts. `release`: the release's version is installed; `preinstalled`: the site brings its own.",
+            "On GPU hosts. `release`: the release's packages; `runfile`: NVIDIA's runfile, where there can be no "
+            "packages; `preinstalled`: the site brings its own.",
             default="release",
-            choices=("release", "preinstalled"),
+            choices=("release", "runfile", "preinstalled"),
+        ),
+        "driver_runfile": Field(
+            "text",
+            "With `driver: runfile`: the file on the controller, relative to the repository.",
+            nullable=True,
+            pattern=r"(?!.*(?:^|/)\.\.(?:/|$))[A-Za-z0-9._/@+=-]+\.run",
+            pattern_means="a path that ends in .run, no ..",
         ),
         "cuda": Field(
             "text",

@@ -9,8 +9,13 @@ from .gpu_settings import host_gpu_settings
 from .inventory import Inventory
 
 
-def build_slices(plan: dict[str, Any], network: dict[str, Any], take_over: list[str], inventory: Inventory) -> Any:
-    """Return {host: slice}; only ``hosts`` grows with the cluster (and the gateway's slots on its host)."""
+def build_slices(
+    plan: dict[str, Any], network: dict[str, Any], described: dict[str, Any], inventory: Inventory, may_run: list[str]
+) -> Any:
+    """Return {host: slice}; only ``hosts`` grows with the cluster (and the gateway's slots on its host).
+
+    ``may_run``: the distributions that hosts with GPUs may run.
+    """
     everyone = [{"name": host, "address": inventory.addresses.get(host)} for host in inventory.hosts]
     inbound = inbound_rules(plan["firewall"]["flows"], inventory.addresses)
     by_host: dict[str, list[dict[str, Any]]] = {}
@@ -47,7 +52,8 @@ def build_slices(plan: dict[str, Any], network: dict[str, Any], take_over: list[
             "instances": mine,
             "gateway": gateway if is_gateway else None,
             "firewall": {"inbound": inbound.get(host, [])},
-            "take_over": take_over,
+            "distributions": may_run if has_gpus else [],
+            "take_over": described["take_over"],
         }
     return slices
 

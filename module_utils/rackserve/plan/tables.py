@@ -22,7 +22,9 @@ def plan_tables(plan: dict[str, Any]) -> list[str]:
         lines += [f"hardware {plan['hardware']['id']}: its GPUs are simulated"]
     if plan["driver"]:
         driver = plan["driver"]
-        lines += [f"driver {driver['version']}, {len(driver['packages'])} packages from {driver['repository']['uri']}"]
+        origin = f"{len(driver['packages'])} packages from {(driver['repository'] or {}).get('uri')}"
+        origin = f"runfile {driver['runfile']['path']}" if driver["runfile"] else origin
+        lines += [f"driver {driver['version']}, {origin}"]
     if plan["cuda"]:
         parts = plan["cuda"]["parts"]
         named = ", ".join(f"{part} {said['version']}" for part, said in parts.items())

@@ -33,13 +33,14 @@ def firewall_lost(root: Path, run: Run) -> bool:
 def check_host(root: Path, run: Run, given: Mapping[str, Any]) -> dict[str, Any]:
     """Run every check whose input is given; return {findings, drift_roles}.
 
-    given: supported_os {id: [versions]}, disk [{path, needed_mib, unless}], written [path], memory_floor_mib, swap,
-    controller_epoch_s, clock_tolerance_s, interface, address, ports [{port, unit}], user, uid, gid,
-    models [{name, path}],
-    secret_files [{path, mode}], release {id, path, current}, units [name], knobs {key: value}, limits [], take_over [].
+    given: supported_os {id: [versions]}, distributions [name], disk [{path, needed_mib, unless}], written [path],
+    memory_floor_mib, swap, controller_epoch_s, clock_tolerance_s, interface, address, ports [{port, unit}],
+    user, uid, gid, models [{name, path}], secret_files [{path, mode}],
+    release {id, path, current}, units [name], knobs {key: value}, limits [], take_over [].
     """
     findings: list[Finding] = []
     findings += host.check_platform(root, given["supported_os"], os.geteuid())
+    findings += host.check_distribution(root, given.get("distributions") or [])
     findings += host.check_disk(root, given.get("disk") or [])
     findings += storage.check_writable(root, given.get("written") or [])
     findings += host.check_memory(root, int(given.get("memory_floor_mib") or 0), str(given.get("swap") or "report"))

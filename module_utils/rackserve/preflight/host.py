@@ -29,11 +29,16 @@ def read(path: Path) -> str:
         return ""
 
 
-def check_platform(root: Path, supported: Mapping[str, Sequence[str]], uid: int) -> list[Finding]:
-    """Check OS and version against {id: [versions]}, Python, systemd as PID 1, root, cgroup layout."""
+def _system(root: Path) -> tuple[str, str]:
+    """ID and VERSION_ID of os-release."""
     pairs = (line.partition("=") for line in read(at(root, "/etc/os-release")).splitlines())
     release = {key: value.strip("\"' ") for key, _, value in pairs}
-    name, version = release.get("ID", "unknown"), release.get("VERSION_ID", "unknown")
+    return release.get("ID", "unknown"), release.get("VERSION_ID", "unknown")
+
+
+def check_platform(root: Path, supported: Mapping[str, Sequence[str]], uid: int) -> list[Finding]:
+    """Check OS and version against {id: [versions]}, Python, systemd as PID 1, root, cgroup layout."""
+    name, version = _system(root)
     found = []
     if version not in [str(v) for v in supported.get(name, [])]:
         known = "; ".join(f"{os_name} {', '.join(map(str, versions))}" for os_name, versions in supported.items())
@@ -96,6 +101,16 @@ def check_platform(root: Path, supported: Mapping[str, Sequence[str]], uid: int)
             )
         )
     return found
+
+
+def check_distribution(root: Path, planned: Sequence[str]) -> list[Finding]:
+    """Check that the host runs one of the distributions the plan chose packages for, such as debian-12; none: any."""
+    runs = "-".join(_system(root))
+    if not planned or runs in planned:
+        return []
+    why = f"this is {runs}, the plan has packages for {', '.join(planned)}"
+    fix = "correct cluster.distribution, or install that system on the host"
+    return [finding("error", "distribution-differs", "/etc/os-release", why, fix)]
 
 
 def check_disk(root: Path, needs: Sequence[Mapping[str, Any]]) -> list[Finding]:

@@ -1,112 +1,80 @@
-"""What a host has of the driver, seen through dpkg's records, the module and NVML of a made-up root."""
+"""What a host has of the driver's packages: what is installed, left alone, given up, or a reason to upgrade."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Any, Callable, Union
 
 import pytest
+from driver_host import HELD, NEWER, VERSION, WANTED, DriverHost, release
 from rackserve.driver.check import check_driver
+from rackserve.driver.host import RECORD_FILE
 from rackserve.driver.version import upstream
 
-WANTED = {
-    "version": "580.65.06",
-    "packages": {"libnvidia-ml1": "580.65.06-1", "nvidia-open": "580.65.06-1"},
-    "fabric_manager": False,
-    "gpus": 2,
-}
-HELD = {"libnvidia-ml1": "580.65.06-1 hold", "nvidia-open": "580.65.06-1 hold"}
-NVRM = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  {}  Release Build  (simulated)\nGCC version: none\n"
-MISMATCH = "Failed to initialize NVML: Driver/library version mismatch\nNVML library version: 575.57\n"
-Answer = Union[tuple[int, str, str], None]
-Look = Callable[..., dict[str, Any]]
+ALL = [f"{name}={version}" for name, version in WANTED["packages"].items()]
+OTHER = dict.fromkeys(HELD, "575.57.08-1 hold")
 
 
-@pytest.fixture
-def look(tmp_path: Path) -> Look:
-    """look({name: "version [wanted [present]]"}, module=version, nvml=answer, take_over=[...]): what the check says."""
-
-    def run(packages: dict[str, str], module: str = "", nvml: Answer = None, **options: Any) -> dict[str, Any]:
-        status = tmp_path / "var/lib/dpkg/status"
-        status.parent.mkdir(parents=True, exist_ok=True)
-        status.write_text("".join(map(paragraph, packages, packages.values())))
-        if module:
-            (tmp_path / "proc/driver/nvidia").mkdir(parents=True)
-            (tmp_path / "proc/driver/nvidia/version").write_text(NVRM.format(module))
-        asked: list[list[str]] = []
-
-        def answer(argv: list[str]) -> tuple[int, str, str]:
-            asked.append(argv)
-            assert nvml is not None, "NVML must not be asked"
-            return nvml
-
-        result = check_driver(tmp_path, answer, WANTED, **options)
-        assert bool(asked) == options.get("prove", False)
-        return result
-
-    return run
-
-
-def paragraph(name: str, state: str) -> str:
-    version, wanted, present = [*state.split(), *("install", "installed")[len(state.split()) - 1 :]]
-    return f"Package: {name}\nStatus: {wanted} ok {present}\nVersion: {version}\n\n"
-
-
-def lines(result: dict[str, Any]) -> list[tuple[str, str]]:
-    return [(item["code"], item["where"]) for item in result["findings"]]
-
-
-def test_a_bare_host_gets_everything(look: Look) -> None:
-    seen = look({"bash": "5.2.15-2"})
-    assert seen["findings"] == []
-    assert seen["install"] == ["libnvidia-ml1=580.65.06-1", "nvidia-open=580.65.06-1"]
-    assert seen["hold"] == ["libnvidia-ml1", "nvidia-open"]
+def test_a_bare_host_gets_everything(host: DriverHost) -> None:
+    host.packages({"bash": "5.2.15-2"})
+    host.module("")
+    seen = host.check()
+    assert (seen["findings"], seen["install"], seen["hold"]) == ([], ALL, sorted(HELD))
     assert (seen["remove"], seen["unfinished"], seen["change_holds"], seen["module_version"]) == ([], False, False, "")
 
 
 def test_a_host_without_dpkg_s_records_counts_as_bare(tmp_path: Path) -> None:
-    assert len(check_driver(tmp_path, lambda _: (127, "", ""), WANTED)["install"]) == 2
+    assert check_driver(tmp_path, lambda _: (127, "", ""), WANTED)["install"] == ALL
 
 
-def test_a_finished_host_gets_nothing(look: Look) -> None:
-    seen = look(HELD, module="580.65.06", nvml=(0, "580.65.06, 2\n580.65.06, 2\n", ""), prove=True)
+def test_a_finished_host_gets_nothing_and_passes_the_proof(host: DriverHost) -> None:
+    seen = host.check(prove=True)
     assert (seen["findings"], seen["install"], seen["hold"]) == ([], [], [])
-    assert (seen["module_version"], seen["nvml_version"], seen["gpus"]) == ("580.65.06", "580.65.06", 2)
+    assert (seen["module_version"], seen["nvml_version"], seen["gpus"]) == (VERSION, VERSION, 2)
 
 
-def test_a_killed_installation_is_finished(look: Look) -> None:
-    seen = look({**HELD, "nvidia-open": "580.65.06-1 install half-configured"})
-    assert (seen["findings"], seen["install"]) == ([], ["nvidia-open=580.65.06-1"])
+def test_packages_alone_are_compared_without_asking_a_program(host: DriverHost) -> None:
+    host.check()
+    assert host.asked == []
+
+
+def test_a_killed_installation_is_finished(host: DriverHost) -> None:
+    host.packages({**HELD, "nvidia-open": f"{VERSION}-1 install half-configured"})
+    seen = host.check()
+    assert (seen["findings"], seen["install"]) == ([], [f"nvidia-open={VERSION}-1"])
     assert seen["unfinished"] and seen["hold"] == ["nvidia-open"]
 
 
-def test_removed_packages_are_installed_again(look: Look) -> None:
-    seen = look({**HELD, "nvidia-open": "570.86.15-1 deinstall config-files"})
-    assert (seen["findings"], seen["install"]) == ([], ["nvidia-open=580.65.06-1"])
+def test_removed_packages_are_installed_again(host: DriverHost) -> None:
+    host.packages({**HELD, "nvidia-open": "570.86.15-1 deinstall config-files"})
+    assert host.lines() == [] and host.check()["install"] == [f"nvidia-open={VERSION}-1"]
 
 
-def test_another_version_of_ours_is_left_alone(look: Look) -> None:
-    seen = look({"nvidia-open": "575.57.08-1", "libnvidia-ml1": "575.57.08-1", "libcuda1": "575.57.08-1"})
-    assert lines(seen) == [("driver-differs", "package libnvidia-ml1, nvidia-open")]
-    assert seen["findings"][0]["why"] == "driver 575.57.08 installed, release says 580.65.06"
-    assert "upgrade-release" in seen["findings"][0]["fix"]
+def test_another_version_of_ours_is_refused_with_the_name_of_the_operation(host: DriverHost) -> None:
+    host.packages({**OTHER, "libcuda1": "575.57.08-1"})
+    assert host.lines() == [
+        f"driver-differs: package {', '.join(sorted(HELD))}: driver 575.57.08 installed, release says {VERSION}; "
+        "run playbooks/upgrade-driver.yml, which drains the host first"
+    ]
+    assert host.check()["install"] == []
 
 
-def test_another_build_of_the_same_driver_is_named_in_full(look: Look) -> None:
-    seen = look({**HELD, "nvidia-open": "580.65.06-0ubuntu1"})
-    assert seen["findings"][0]["why"] == "driver 580.65.06-0ubuntu1 installed, release says 580.65.06"
+def test_another_build_of_the_same_driver_is_named_in_full(host: DriverHost) -> None:
+    host.packages({**HELD, "nvidia-open": f"{VERSION}-0ubuntu1"})
+    assert f"driver {VERSION}-0ubuntu1 installed, release says {VERSION}" in host.lines()[0]
 
 
 @pytest.mark.parametrize("name", ["nvidia-driver-535", "libnvidia-compute-535", "cuda-drivers", "libcuda1"])
-def test_another_driver_is_a_conflict(name: str, look: Look) -> None:
-    seen = look({name: "535.247.01-0ubuntu1"})
-    assert lines(seen) == [("driver-conflict", f"package {name}")]
-    assert f"package:{name}" in seen["findings"][0]["fix"]
-    assert seen["remove"] == []
+def test_another_driver_is_a_conflict(name: str, host: DriverHost) -> None:
+    host.packages({name: "535.247.01-0ubuntu1"})
+    (line,) = host.lines()
+    assert line.startswith(f"driver-conflict: package {name}: ") and f"package:{name}" in line
+    assert host.check()["remove"] == []
 
 
-def test_a_held_one_says_so(look: Look) -> None:
-    assert "somebody else, held" in look({"cuda-drivers": "1:535.247.01-1 hold"})["findings"][0]["why"]
+def test_a_held_one_says_so(host: DriverHost) -> None:
+    host.packages({"cuda-drivers": "1:535.247.01-1 hold"})
+    assert "somebody else, held" in host.lines()[0]
 
 
 @pytest.mark.parametrize(
@@ -114,63 +82,86 @@ def test_a_held_one_says_so(look: Look) -> None:
     ["nvidia-container-toolkit 1.17.8-1", "nvidia-support 20220217+3", "nvidia-cuda-toolkit 11.8.89~11.8.0-5",
      "firmware-nvidia-graphics 20230625-2", "libcudnn9 9.12.0.46-1", "linux-image-6.1 6.1.148-1"],
 )  # fmt: skip
-def test_what_is_no_driver_is_no_conflict(package: str, look: Look) -> None:
+def test_what_is_no_driver_is_no_conflict(package: str, host: DriverHost) -> None:
     name, version = package.split()
-    assert look({name: version})["findings"] == []
+    host.packages({name: version})
+    assert host.lines() == []
 
 
-def test_parts_of_our_driver_that_came_as_dependencies_are_no_conflict(look: Look) -> None:
-    assert look({**HELD, "libcuda1": "580.65.06-1", "nvidia-settings": "580.65.06-1"})["findings"] == []
+def test_parts_of_our_driver_that_came_as_dependencies_are_no_conflict(host: DriverHost) -> None:
+    host.packages({**HELD, "libcuda1": f"{VERSION}-1", "nvidia-settings": f"{VERSION}-1"})
+    assert host.lines() == []
 
 
-def test_the_site_may_give_up_another_driver_while_it_is_not_loaded(look: Look) -> None:
-    other = {"nvidia-driver-535": "535.247.01-1"}
+def test_the_site_may_give_up_another_driver_while_it_is_not_loaded(host: DriverHost) -> None:
+    host.packages({"nvidia-driver-535": "535.247.01-1"})
+    host.module("")
     given = {"take_over": ["package:nvidia-driver-535", "sysctl:vm.swappiness"]}
-    assert look(other, **given)["remove"] == ["nvidia-driver-535"]
-    loaded = look(other, module="535.247.01", **given)
-    assert lines(loaded) == [("driver-in-use", "kernel module nvidia")]
+    assert host.lines(**given) == [] and host.check(**given)["remove"] == ["nvidia-driver-535"]
+    host.module("535.247.01")
+    assert host.lines(**given)[0].startswith("driver-in-use: kernel module nvidia: module 535.247.01 is loaded")
 
 
-def test_a_foreign_hold_is_a_conflict_unless_the_site_gives_it_up(look: Look) -> None:
-    state = {"nvidia-open": "580.65.06-1 hold not-installed"}
-    seen = look(state)
-    assert lines(seen) == [("driver-foreign-hold", "package nvidia-open")]
-    taken = look(state, take_over=["hold:nvidia-open"])
+def test_a_foreign_hold_is_a_conflict_unless_the_site_gives_it_up(host: DriverHost) -> None:
+    host.packages({"nvidia-open": f"{VERSION}-1 hold not-installed"})
+    assert [line.split(":")[0] for line in host.lines()] == ["driver-foreign-hold"]
+    taken = host.check(take_over=["hold:nvidia-open"])
     assert taken["findings"] == [] and taken["change_holds"]
     assert "nvidia-open" in taken["hold"]
 
 
-@pytest.mark.parametrize(
-    ("module", "nvml", "finding", "words"),
-    [
-        ("", (9, "", "couldn't communicate"), ("driver-not-loaded", "kernel module nvidia"), "no module is loaded"),
-        ("575.57.08", (18, MISMATCH, ""), ("driver-mismatch", "kernel module nvidia"), "module 575.57.08, NVML 575.57"),
-        ("580.65.06", (18, MISMATCH, ""), ("driver-mismatch", "library libnvidia-ml.so.1"), "NVML 575.57, packages"),
-        ("580.65.06", (0, "580.82.07, 2\n", ""), ("driver-mismatch", "library libnvidia-ml.so.1"), "NVML 580.82.07"),
-        (
-            "580.65.06",
-            (15, "GPU is lost", ""),
-            ("driver-silent", "nvidia-smi"),
-            "NVML ?, packages and release 580.65.06",
-        ),
-        ("580.65.06", (127, "", "nvidia-smi is not installed"), ("driver-silent", "nvidia-smi"), "not installed"),
-        ("580.65.06", (1, "", ""), ("driver-silent", "nvidia-smi"), "exit status 1"),
-        ("580.65.06", (0, "580.65.06\n", ""), ("driver-silent", "nvidia-smi"), "580.65.06"),
-        (
-            "580.65.06",
-            (0, "580.65.06, 1\n", ""),
-            ("gpu-count", "nvidia-smi"),
-            "lists 1 GPUs, the hardware profile says 2",
-        ),
-    ],
-)
-def test_the_odd_one_out_is_named(module: str, nvml: Answer, finding: tuple[str, str], words: str, look: Look) -> None:
-    seen = look(HELD, module=module, nvml=nvml, prove=True)
-    assert lines(seen) == [finding]
-    assert words in seen["findings"][0]["why"]
-    assert "\n" not in str(seen["findings"][0].values())
+@pytest.mark.parametrize(("installed", "wanted"), [(VERSION, NEWER), (NEWER, VERSION)])
+def test_up_and_back_the_release_s_versions_alone_are_installed(installed: str, wanted: str, host: DriverHost) -> None:
+    host.packages({name: f"{installed}-1 hold" for name in HELD})
+    host.module(installed)
+    host.library(installed)
+    seen = host.check(release(wanted), prove=True, upgrade=True)
+    assert seen["findings"] == []
+    assert seen["install"] == [f"{name}={wanted}-1" for name in sorted(HELD)]
+    assert (seen["replaced"], seen["modules"]) == ([], ["nvidia_uvm", "nvidia"])
+    assert seen["reasons"][0].startswith("driver-differs: ")
+
+
+def test_nothing_to_upgrade_is_no_reason(host: DriverHost) -> None:
+    seen = host.check(prove=True, upgrade=True)
+    assert (seen["findings"], seen["reasons"], seen["install"]) == ([], [], [])
+
+
+def test_one_wrong_package_is_a_reason_and_the_only_one_replaced(host: DriverHost) -> None:
+    host.packages({**HELD, "nvidia-fabricmanager": f"{NEWER}-1 hold"})
+    host.answer("nv-fabricmanager --version", out=f"Fabric Manager version is : {NEWER}\n")
+    seen = host.check(prove=True, upgrade=True)
+    assert seen["install"] == [f"nvidia-fabricmanager={VERSION}-1"]
+    assert [line.split(":")[0] for line in seen["reasons"]] == ["driver-differs", "driver-mismatch"]
+
+
+def test_what_came_with_the_old_driver_moves_with_it(host: DriverHost) -> None:
+    host.packages({**HELD, "libcuda1": f"1:{VERSION}-1", "nvidia-container-toolkit": "1.17.8-1"})
+    assert f"libcuda1=1:{NEWER}-1" in host.check(release(NEWER), upgrade=True)["install"]
+
+
+def test_names_of_the_release_before_are_ours_by_the_record(host: DriverHost) -> None:
+    old = {"libnvidia-compute-575": "575.57.08-0ubuntu1 hold"}
+    host.packages(old)
+    assert host.lines()[0].startswith("driver-conflict: ")
+    host.write(RECORD_FILE, json.dumps({"packages": {"libnvidia-compute-575": "575.57.08-0ubuntu1"}}))
+    assert host.lines()[0].startswith("driver-differs: package libnvidia-compute-575: driver 575.57.08 installed")
+    seen = host.check(upgrade=True)
+    assert (seen["replaced"], seen["findings"]) == (["libnvidia-compute-575"], [])
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"packages": null}'])
+def test_a_record_that_cannot_be_read_counts_as_none(text: str, host: DriverHost) -> None:
+    host.write(RECORD_FILE, text)
+    assert host.lines() == []
+
+
+def test_another_driver_stands_in_the_way_of_an_upgrade(host: DriverHost) -> None:
+    host.packages({**OTHER, "nvidia-driver-535": "535.247.01-1"})
+    found = host.lines(prove=True, upgrade=True)
+    assert [line.split(":")[0] for line in found] == ["driver-conflict"]
 
 
 def test_upstream_versions() -> None:
-    versions = ["580.65.06-1", "1:580.65.06-0ubuntu1", "580.65.06"]
-    assert [upstream(version) for version in versions] == ["580.65.06"] * 3
+    versions = [f"{VERSION}-1", f"1:{VERSION}-0ubuntu1", VERSION]
+    assert [upstream(version) for version in versions] == [VERSION] * 3

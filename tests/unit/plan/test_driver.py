@@ -74,6 +74,7 @@ def test_the_site_may_bring_its_own(compiled: Compile) -> None:
     [
         ({f"{NVIDIA}.uri": "ftp://10.20.0.5/"}, "bad-name", f"cluster.{NVIDIA}.uri"),
         ({f"{NVIDIA}.uri": "http://10.20.0.5/nvidia"}, "bad-name", f"cluster.{NVIDIA}.uri"),
+        ({f"{NVIDIA}.uri": "file://mirror/nvidia/"}, "bad-name", f"cluster.{NVIDIA}.uri"),
         ({f"{NVIDIA}.uri": "http://10.20.0.5/ /"}, "bad-name", f"cluster.{NVIDIA}.uri"),
         ({f"{NVIDIA}.uri": None}, "missing-key", f"cluster.{NVIDIA}.uri"),
         ({f"{NVIDIA}.key": "keys/nvidia.pem"}, "bad-name", f"cluster.{NVIDIA}.key"),
@@ -103,6 +104,57 @@ def test_a_secret_in_the_address_is_refused_and_not_repeated(uri: str, compiled:
         assert codes(plan) != []
         assert "s3cr3t" not in str(plan)
     assert [item["path"] for item in override["overrides"]] == [f"cluster.{NVIDIA}.uri"]
+
+
+@pytest.mark.parametrize(
+    "uri", ["https://mirror.example/compute/cuda/repos/debian12/x86_64/", "http://10.20.0.5/", "file:///srv/bundle/"]
+)
+def test_packages_come_from_nvidia_s_repository_a_mirror_or_a_folder(uri: str, compiled: Compile) -> None:
+    driver = compiled(H20, {f"{NVIDIA}.uri": uri})["driver"]
+    assert (driver["source"], driver["repository"]["uri"], driver["runfile"]) == ("packages", uri, None)
+
+
+def test_the_driver_says_what_the_profile_expects_of_it(compiled: Compile) -> None:
+    driver = compiled(H20)["driver"]
+    assert driver["kernel_modules"] == "open"
+    assert driver["expect"] == {"model": "NVIDIA H20", "memory_mib": 97871, "nvlinks": 18, "fabric": True}
+    single = compiled("rtx5090-single")["driver"]["expect"]
+    assert (single["nvlinks"], single["fabric"]) == (0, False)
+
+
+RUNFILE = {"driver": "runfile", "driver_runfile": "files/NVIDIA-Linux-x86_64-580.65.06.run", "repositories": {}}
+
+
+def test_a_runfile_is_taken_where_it_is_asked_for_and_its_hash_is_known(compiled: Compile) -> None:
+    plan = compiled("rtx5090-single", RUNFILE)
+    assert codes(plan) == [] and "driver-runfile" in codes(plan, "note")
+    assert (plan["driver"]["source"], plan["driver"]["packages"], plan["driver"]["repository"]) == ("runfile", {}, None)
+    assert plan["driver"]["runfile"]["file"] == "NVIDIA-Linux-x86_64-580.65.06.run"
+    assert len(plan["driver"]["runfile"]["sha256"]) == 64
+
+
+@pytest.mark.parametrize(
+    ("name", "patch", "code", "where"),
+    [
+        (H20, RUNFILE, "runfile-fabric-manager", "cluster.driver"),
+        ("rtx5090-single", {**RUNFILE, "driver_runfile": None}, "runfile-unknown", "cluster.driver_runfile"),
+        ("rtx5090-single", {**RUNFILE, "driver_runfile": "x.run"}, "runfile-unknown", "cluster.driver_runfile"),
+        ("rtx5090-single", {**RUNFILE, "driver_runfile": "../x.run"}, "bad-name", "cluster.driver_runfile"),
+        ("rtx5090-single", {"driver_runfile": "x.run"}, "runfile-unused", "cluster.driver_runfile"),
+    ],
+)
+def test_a_wrong_runfile_is_refused(name: str, patch: dict[str, Any], code: str, where: str, compiled: Compile) -> None:
+    plan = compiled(name, patch)
+    assert [(item["code"], item["where"]) for item in plan["findings"] if item["severity"] == "error"] == [
+        (code, where)
+    ]
+
+
+def test_hosts_with_gpus_know_what_they_may_run(compiled: Compile) -> None:
+    slices = compiled(H20)["slices"]
+    assert slices["h20-01"]["distributions"] == ["ubuntu-22.04"]
+    assert slices["gw-01"]["distributions"] == []
+    assert compiled("lab")["slices"]["node1"]["distributions"] == ["debian-12"]
 
 
 def test_an_override_without_a_secret_is_shown(compiled: Compile) -> None:

@@ -52,6 +52,16 @@ def test_a_good_host_has_nothing_to_say(root):
     assert host.check_user(root, "vllm", 64100) == []
 
 
+def test_another_distribution_than_the_planned_one_is_one_line(root):
+    assert host.check_distribution(root, []) == host.check_distribution(root, ["ubuntu-22.04", "debian-12"]) == []
+    assert error_lines(host.check_distribution(root, ["ubuntu-22.04"])) == [
+        "distribution-differs: /etc/os-release: this is debian-12, the plan has packages for ubuntu-22.04; "
+        "correct cluster.distribution, or install that system on the host"
+    ]
+    put(root, "etc/os-release", "ID=arch\n")
+    assert "this is arch-unknown" in host.check_distribution(root, ["debian-12"])[0]["why"]
+
+
 def test_platform_faults_are_all_told(root):
     put(root, "etc/os-release", "ID=ubuntu\nVERSION_ID='20.04'\n")
     put(root, "proc/1/comm", "tini\n")
