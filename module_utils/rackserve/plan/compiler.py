@@ -24,6 +24,7 @@ from .driver import build_driver
 from .findings import Findings, looks_like_secret
 from .flows import build_flows, scrape_targets
 from .gateway import build_gateway, gateway_host
+from .fabric import build_fabric
 from .gpu_settings import build_gpu_settings
 from .inventory import Inventory, check_networks, check_sources, read_inventory
 from .merge import apply_overrides
@@ -53,6 +54,7 @@ class _Context:
     options: list[str] | None
     driver: dict[str, Any] | None
     gpu_settings: dict[str, Any]
+    fabric: dict[str, Any] | None
 
     @property
     def device(self) -> str:
@@ -88,6 +90,7 @@ def compile_plan(
     _check_platform(release, hardware, network["fabric"], findings)
     driver = build_driver(described, release, hardware, findings)
     settings = build_gpu_settings(described, hardware, findings)
+    rdma = build_fabric(described, release, hardware, findings)
     options = None
     if release:
         if release["options"]:
@@ -98,7 +101,7 @@ def compile_plan(
         hardware = planned_hardware(described["hardware"], hardware, described["simulated_hardware"])
     inventory = read_inventory(groups, addresses, findings)
     check_sources(sources, findings)
-    context = _Context(described, library, inventory, findings, release, hardware, options, driver, settings)
+    context = _Context(described, library, inventory, findings, release, hardware, options, driver, settings, rdma)
     plan = _plan(context, _resolve_all(context), changes)
     _excuse(described["exceptions"], findings)
     plan["hash"] = plan_hash(plan)
@@ -120,6 +123,7 @@ def _plan(context: _Context, deployments: list[Resolved], changes: list[dict[str
         "hardware": context.hardware,
         "driver": context.driver,
         "gpu_settings": context.gpu_settings,
+        "fabric": context.fabric,
         "overrides": changes,
         "deployments": [_summary(item) for item in deployments],
         "instances": [],

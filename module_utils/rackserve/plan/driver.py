@@ -36,7 +36,7 @@ def build_driver(
         fabric_manager = bool(as_dict(hardware["machine"]).get("nvswitches"))
     where = f"files/releases/{described['release']}.yml"
     parts = ("driver", "fabric_manager") if fabric_manager else ("driver",)
-    distribution = _distribution(described["distribution"], release, parts, findings)
+    distribution = distribution_of(described["distribution"], release, parts, findings)
     if fabric_manager and not release["fabric_manager"]:
         why = "the hardware has NVSwitches, and the release no Fabric Manager."
         findings.error("part-missing", f"{where}.fabric_manager", why, "Write the driver's version.")
@@ -54,7 +54,7 @@ def build_driver(
     }
 
 
-def _distribution(described: str | None, release: dict[str, Any], parts: tuple[str, ...], findings: Findings) -> str:
+def distribution_of(described: str | None, release: dict[str, Any], parts: tuple[str, ...], findings: Findings) -> str:
     """The distribution whose packages are installed; "", with an error finding, where the description does not say."""
     names, where = release["distributions"], "cluster.distribution"
     if findings.broken(where):

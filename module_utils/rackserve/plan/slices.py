@@ -25,7 +25,9 @@ def build_slices(plan: dict[str, Any], network: dict[str, Any], take_over: list[
         has_gpus = host in inventory.members("gpu")
         driver = plan["driver"] if has_gpus else None
         settings = host_gpu_settings(plan["gpu_settings"], mine, plan["hardware"], has_gpus)
+        fabric = plan["fabric"] if has_gpus else None
         roles = ["host_baseline", *(["nvidia_driver"] if driver else []), *(["gpu_settings"] if settings else [])]
+        roles += ["rdma_fabric"] if fabric else []
         roles += ["firewall"]
         roles += ["serving_runtime", "model_store", "vllm"] if mine else []
         roles += ["load_balancer"] if is_gateway else []
@@ -41,6 +43,7 @@ def build_slices(plan: dict[str, Any], network: dict[str, Any], take_over: list[
             "simulated_hardware": bool(plan["hardware"] and plan["hardware"]["simulated"]),
             "driver": driver,
             "gpu_settings": settings,
+            "fabric": fabric,
             "models": models(item for item in plan["deployments"] if item["name"] in names),
             "instances": mine,
             "gateway": gateway if is_gateway else None,
