@@ -59,7 +59,12 @@ EXAMPLES = r"""
 - name: Look at the fabric
   rdma_check:
     fabric:
-      {kind: infiniband, hcas: 2, rate_gbps: 200, packages: {rdma-core: 44.0-2}, modules: [mlx5_ib], peer_memory: dmabuf}
+      kind: infiniband
+      hcas: 2
+      rate_gbps: 200
+      packages: {rdma-core: 44.0-2}
+      modules: [ib_uverbs, mlx5_ib]
+      peer_memory: dmabuf
     prove: true
   register: __rdma_fabric_seen
 """

@@ -62,7 +62,7 @@ def _named(names: list[str]) -> str:
 
 
 def isolation_findings(root: Path) -> list[Finding]:
-    """Report translated DMA and redirected peer traffic of GPUs and adapters, each with the boot parameter that mends it.
+    """Report translated DMA and redirected peer traffic of our devices, each with the boot parameter that mends it.
 
     In a virtual machine both belong to the machine below it, and nothing is said.
     """

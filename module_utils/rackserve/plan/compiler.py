@@ -21,10 +21,10 @@ from .catalog import Library
 from .description import CLUSTER, EXCUSABLE, HARDWARE, MODEL, OPTIONS, PROFILE
 from .device import check_device, engine_device, planned_hardware
 from .driver import build_driver
+from .fabric import build_fabric
 from .findings import Findings, looks_like_secret
 from .flows import build_flows, scrape_targets
 from .gateway import build_gateway, gateway_host
-from .fabric import build_fabric
 from .gpu_settings import build_gpu_settings
 from .inventory import Inventory, check_networks, check_sources, read_inventory
 from .merge import apply_overrides

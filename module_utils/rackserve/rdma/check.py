@@ -26,8 +26,9 @@ def check_fabric(
 ) -> dict[str, Any]:
     """Compare a host with `fabric` {kind, hcas, rate_gbps, packages, modules, peer_memory}; nothing is changed.
 
-    take_over: foreign things the site gives up, `hold:<name>`. prove: look at modules, adapters, device files, memory of
-    GPUs and what the running ones of `units` may lock. pinned: adapters whose interrupts the site sends to fixed CPUs.
+    take_over: foreign things the site gives up, `hold:<name>`. prove: look at modules, adapters, device files,
+    memory of GPUs and what the running ones of `units` may lock. pinned: adapters whose interrupts the site sends to
+    fixed CPUs.
 
     Returns {findings, install: [name=version], hold: [name], unfinished, change_holds}; an error finding means that
     nothing may be installed, and with `prove` that the host does not have what the plan says.

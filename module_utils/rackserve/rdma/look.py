@@ -86,7 +86,7 @@ def peer_memory_missing(root: Path, wanted: str | None) -> list[Finding]:
 
 
 def locked_memory_limits(root: Path, run: Run, units: Collection[str]) -> dict[str, str]:
-    """Unit to the memory in bytes, or `unlimited`, that its main process may lock; units that do not run are left out."""
+    """Unit to the bytes, or `unlimited`, that its main process may lock; units that do not run are left out."""
     limits: dict[str, str] = {}
     for unit in units:
         _, out, _ = run(["systemctl", "show", "-p", "MainPID", "--value", unit])
@@ -99,7 +99,7 @@ def locked_memory_limits(root: Path, run: Run, units: Collection[str]) -> dict[s
 
 
 def interrupts_moved(root: Path, pinned: Collection[str]) -> list[Finding]:
-    """Report irqbalance where it runs at boot and is not told to leave the adapters' interrupts where the site wants."""
+    """Report irqbalance where it runs at boot and is not told to leave the pinned adapters' interrupts alone."""
     enabled = list((root / "etc/systemd/system").glob("*.wants/irqbalance.service"))
     if not pinned or not enabled or "--banmod=mlx5_core" in text(root / "etc/default/irqbalance"):
         return []
