@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 import rackserve_rdma as filters
+import rdma_check
 import yaml
 from ansible.errors import AnsibleFilterError
 from rackserve.plan.fabric import MODULES
 from rackserve.rdma import check_fabric
 from rackserve.simulated.machine import build
 
+ROLE = Path(__file__).resolve().parents[3] / "roles/rdma_fabric"
 REPO = Path(__file__).resolve().parents[3]
 PACKAGES = {"ibverbs-providers": "44.0-2", "rdma-core": "44.0-2"}
 FABRIC: dict[str, Any] = {
@@ -168,3 +170,43 @@ def test_logins_that_may_lock_memory() -> None:
     assert given(["root", "@rdma", "*"])[1] == {"domain": "@rdma", "type": "-", "item": "memlock", "value": "unlimited"}
     with pytest.raises(AnsibleFilterError, match="'a b' is no user"):
         given(["a b"])
+
+
+def answer(monkeypatch: pytest.MonkeyPatch, root: Path) -> dict[str, Any]:
+    """What the module says of a host under `root`."""
+
+    class Exit(Exception):
+        pass
+
+    class Module:
+        params = {"fabric": FABRIC, "take_over": [], "prove": False, "units": [], "pinned": [], "root": str(root)}
+
+        def __init__(self, argument_spec: dict[str, Any], supports_check_mode: bool) -> None:
+            assert set(argument_spec) == set(self.params) and supports_check_mode
+
+        def exit_json(self, **result: Any) -> None:
+            raise Exit(result)
+
+        def fail_json(self, **result: Any) -> None:
+            raise Exit({"failed": True, **result})
+
+    monkeypatch.setattr(rdma_check, "AnsibleModule", Module)
+    with pytest.raises(Exit) as said:
+        rdma_check.main()
+    result: dict[str, Any] = said.value.args[0]
+    return result
+
+
+def test_the_module_answers_what_it_documents(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    said = answer(monkeypatch, tmp_path)
+    assert said["changed"] is False and said["hold"] == sorted(PACKAGES)
+    assert set(said) - {"changed"} == set(yaml.safe_load(rdma_check.RETURN))
+    (tmp_path / "var/lib/dpkg/status").mkdir(parents=True)
+    assert "cannot be read" in answer(monkeypatch, tmp_path)["msg"]
+
+
+def test_the_host_is_judged_before_anything_is_touched_and_nothing_is_removed() -> None:
+    tasks = {name: yaml.safe_load((ROLE / f"tasks/{name}.yml").read_text("utf-8")) for name in ("main", "install")}
+    assert tasks["main"][0]["ansible.builtin.import_tasks"] == "look.yml"
+    (install,) = [task["ansible.builtin.apt"] for task in tasks["install"] if "ansible.builtin.apt" in task]
+    assert install["fail_on_autoremove"] is True and not {"allow_downgrade", "upgrade", "force"} & set(install)
