@@ -37,7 +37,7 @@ class Ways:
         self._write_pyinfra_inventory()
 
     def _write_items(self) -> int:
-        """{host: items} that all ways can do: no secret, no gate, nothing another task applies or a kernel may lack. How many a host."""
+        """{host: items} that all ways can do: no secret, gate or optional item, nothing of others. How many a host."""
         self.lab.must("render-files", "-e", f"render_files_output={self.folder}")
         chosen: dict[str, list[dict[str, Any]]] = {}
         for node in self.nodes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import rackserve_rdma as filters
@@ -179,7 +179,14 @@ def answer(monkeypatch: pytest.MonkeyPatch, root: Path) -> dict[str, Any]:
         pass
 
     class Module:
-        params = {"fabric": FABRIC, "take_over": [], "prove": False, "units": [], "pinned": [], "root": str(root)}
+        params: ClassVar = {
+            "fabric": FABRIC,
+            "take_over": [],
+            "prove": False,
+            "units": [],
+            "pinned": [],
+            "root": str(root),
+        }
 
         def __init__(self, argument_spec: dict[str, Any], supports_check_mode: bool) -> None:
             assert set(argument_spec) == set(self.params) and supports_check_mode
