@@ -26,9 +26,9 @@ def baseline_knobs(base: Any, *layers: Any) -> dict[str, str]:
         raise AnsibleFilterError(str(exc)) from exc
 
 
-def baseline_knob_items(knobs: Any) -> list[dict[str, str]]:
-    """Return the knob items of a desired-state document."""
-    return knob_items(_plain(dict(knobs)))
+def baseline_knob_items(knobs: Any, optional: Any = ()) -> list[dict[str, Any]]:
+    """Return the knob items of a desired-state document; a kernel may lack the keys in `optional`."""
+    return knob_items(_plain(dict(knobs)), _plain(list(optional)))
 
 
 def baseline_sysctl(knobs: Any, take_over: Any = None) -> str:

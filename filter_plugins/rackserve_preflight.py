@@ -12,7 +12,7 @@ from ansible.errors import AnsibleFilterError
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "module_utils"))
 
-from rackserve.preflight.findings import error_lines
+from rackserve.preflight.findings import error_lines, warning_lines
 from rackserve.preflight.inputs import host_inputs
 from rackserve.preflight.variables import check_secret_sources, check_secrets, check_variables
 
@@ -90,6 +90,11 @@ def finding_errors(findings: Any) -> list[str]:
     return error_lines(_plain(list(findings)))
 
 
+def finding_warnings(findings: Any) -> list[str]:
+    """Return the warning findings as one line each."""
+    return warning_lines(_plain(list(findings)))
+
+
 class FilterModule:
     """Name the filters for Ansible."""
 
@@ -100,4 +105,5 @@ class FilterModule:
             "preflight_variables": preflight_variables,
             "preflight_inputs": preflight_inputs,
             "finding_errors": finding_errors,
+            "finding_warnings": finding_warnings,
         }

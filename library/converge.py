@@ -10,8 +10,8 @@ short_description: Converge a host to desired-state documents in one execution
 version_added: "0.1.0"
 description:
   - Compares files, directories, links, kernel knobs, units, packages, holds, users, repositories and keys in one pass.
-  - Applies files, directories, links, absences, kernel knobs and the enablement of units. Never starts, stops, reloads
-    or restarts a unit.
+  - Applies files, directories, links, absences, kernel knobs, CPUs of interrupts and the enablement of units. Never
+    starts, stops, reloads or restarts a unit.
   - Packages, holds, users, repositories, keys, the activity of units, and items with C(applied_by), are only compared.
   - A file with C(gated_by) is not written while that unit runs, unless O(apply_gated) names the unit.
   - The documents are described in docs/converge.md.
@@ -29,7 +29,7 @@ options:
     description:
       - Where every path of the documents is taken to begin.
       - Any other root than C(/) is a copied tree; systemd is not asked about it.
-      - Units of a copied tree are listed in RV(not_judged).
+      - Units of a copied tree, and what is optional and not there, are listed in RV(not_judged).
     type: path
     default: /
   apply_gated:

@@ -101,6 +101,15 @@ options:
     type: list
     elements: dict
     default: []
+  governor:
+    description: The CPU governor we set; services of others that set one are reported.
+    type: str
+    default: ''
+  isolation:
+    description: Whether an IOMMU or ACS in the way of GPUs and RDMA adapters is reported.
+    type: str
+    choices: [report, ignore]
+    default: ignore
   take_over:
     description: Names of foreign settings the site lets us override.
     type: list
@@ -181,6 +190,8 @@ def main():
             "address": {"type": "str"},
             "memory_floor_mib": {"type": "int", "default": 0},
             "swap": {"type": "str", "choices": ["report", "ignore"], "default": "report"},
+            "governor": {"type": "str", "default": ""},
+            "isolation": {"type": "str", "choices": ["report", "ignore"], "default": "ignore"},
             "controller_epoch_s": {"type": "float", "default": 0},
             "clock_tolerance_s": {"type": "float", "default": 5},
             "user": {"type": "str", "default": ""},

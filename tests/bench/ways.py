@@ -37,7 +37,7 @@ class Ways:
         self._write_pyinfra_inventory()
 
     def _write_items(self) -> int:
-        """{host: items} that all ways can do: no secret, no gate, nothing another task applies. How many a host."""
+        """{host: items} that all ways can do: no secret, gate or optional item, nothing of others. How many a host."""
         self.lab.must("render-files", "-e", f"render_files_output={self.folder}")
         chosen: dict[str, list[dict[str, Any]]] = {}
         for node in self.nodes:
@@ -45,7 +45,7 @@ class Ways:
             chosen[node] = [
                 {key: value for key, value in item.items() if key not in ("role", "validate", "running_config")}
                 for item in items
-                if item["kind"] in KINDS and not item.get("gated_by") and not item.get("applied_by")
+                if item["kind"] in KINDS and not {"gated_by", "applied_by", "optional"} & set(item)
             ]
             for item in chosen[node]:
                 if item["kind"] == "file":

@@ -128,6 +128,35 @@ def test_settings_that_the_lab_leaves_empty_render_too(lab: RenderedLab) -> None
     )
 
 
+def test_kernel_settings_that_a_site_may_want(lab: RenderedLab) -> None:
+    logs = [{"path": "/var/log/site/*.log", "size": "100M", "keep": 10}]
+    document = lab.document("host_baseline", "node1", host_baseline_hugepages=1024, host_baseline_logrotate=logs)
+    items = {item["id"]: item for item in document["items"]}
+    assert items["sysctl-vm.nr_hugepages"]["value"] == "1024"
+    assert "/var/log/site/*.log {\n    size 100M\n    rotate 10\n" in items["logrotate-file"]["content"]
+    assert items["governor"]["optional"] and items["sysctl-kernel.numa_balancing"]["optional"]
+    left = {item["id"]: item for item in lab.document("host_baseline", "node1", host_baseline_governor="")["items"]}
+    assert "governor" not in left and left["governor-file"]["kind"] == "absent"
+    assert "governor" not in {item["id"] for item in lab.document("host_baseline", "gw")["items"]}
+
+
+def test_interrupts_of_the_adapters_that_a_site_names(lab: RenderedLab) -> None:
+    affinity = {"mlx5_0": "local", "mlx5_1": "56-63"}
+    document = lab.document("rdma_fabric", "node1", rdma_fabric_irq_affinity=affinity)
+    items = {item["id"]: item for item in document["items"]}
+    assert (items["irq-mlx5_0"]["cpus"], items["irq-mlx5_1"]["cpus"]) == ("local", "56-63")
+    first, second = items["irq-rules"]["content"].split("ACTION==")[1:]
+    assert 'KERNEL=="mlx5_0"' in first and "cat /sys/class/infiniband/%k/device/local_cpulist >/proc/irq/" in first
+    assert 'KERNEL=="mlx5_1"' in second and "echo 56-63 >/proc/irq/$${irq##*/}/smp_affinity_list" in second
+
+
+def test_a_host_without_a_fabric_loses_what_was_written_for_one(lab: RenderedLab) -> None:
+    document = lab.document("rdma_fabric", "node1", rdma_fabric_wanted={})
+    assert {item["kind"] for item in document["items"]} == {"absent"}
+    peer = lab.document("rdma_fabric", "node1", rdma_fabric_peer_memory="nvidia_peermem")
+    assert "\nnvidia_peermem\n" in {item["id"]: item for item in peer["items"]}["modules-file"]["content"]
+
+
 def test_a_site_changes_one_item_by_its_id(lab: RenderedLab) -> None:
     changed = lab.document(
         "firewall",
@@ -159,6 +188,7 @@ def test_every_template_was_rendered(lab: RenderedLab) -> None:
     lab.document(
         "host_baseline", "gw", host_baseline_limits=[{"domain": "*", "type": "-", "item": "nofile", "value": "1"}],
         host_baseline_ntp_servers=["10.0.0.1"],
+        host_baseline_logrotate=[{"path": "/var/log/site/*.log", "size": "100M", "keep": 10}],
     )  # fmt: skip
     for host in lab.hosts:
         written(lab, host)

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+from .isolation import isolation_findings
 from .knobs import BaselineError, knob_items, merge_knobs, sysctl_text
-from .settings import limits_conflicts, sysctl_conflicts
+from .settings import limits_conflicts, sysctl_conflicts, tuner_findings
 
-__all__ = ["BaselineError", "knob_items", "limits_conflicts", "merge_knobs", "sysctl_conflicts", "sysctl_text"]
+__all__ = [
+    "BaselineError",
+    "isolation_findings",
+    "knob_items",
+    "limits_conflicts",
+    "merge_knobs",
+    "sysctl_conflicts",
+    "sysctl_text",
+    "tuner_findings",
+]

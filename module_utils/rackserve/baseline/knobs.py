@@ -37,10 +37,21 @@ def merge_knobs(*layers: Mapping[str, Any]) -> dict[str, str]:
     return dict(sorted(merged.items()))
 
 
-def knob_items(knobs: Mapping[str, str]) -> list[dict[str, str]]:
-    """Return the `knob` items of the desired-state document: {id, kind, path, value}."""
+def knob_items(knobs: Mapping[str, str], optional: Iterable[str] = ()) -> list[dict[str, Any]]:
+    """Return the `knob` items of the desired-state document: {id, kind, path, value}.
+
+    Keys in `optional` may be missing from a kernel: their items have `optional`.
+    """
+    may_miss = set(optional)
     return [
-        {"id": f"sysctl-{key}", "kind": "knob", "path": proc_path(key), "value": value} for key, value in knobs.items()
+        {
+            "id": f"sysctl-{key}",
+            "kind": "knob",
+            "path": proc_path(key),
+            "value": value,
+            **({"optional": True} if key in may_miss else {}),
+        }
+        for key, value in knobs.items()
     ]
 
 

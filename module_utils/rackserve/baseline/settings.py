@@ -8,10 +8,12 @@ from pathlib import Path
 
 from ..preflight.findings import Finding, finding
 
-OURS = ("60-rackserve.conf", "99-zz-rackserve.conf")
+OURS = ("60-rackserve.conf", "60-rackserve-rdma.conf", "99-zz-rackserve.conf")
 SYSCTL_DIRS = ("etc/sysctl.d", "run/sysctl.d", "usr/local/lib/sysctl.d", "usr/lib/sysctl.d", "lib/sysctl.d")
 _ADMIN = ("etc/sysctl.d", "run/sysctl.d")
 _LIMIT_FIELDS = 4
+# Services that set the CPU governor too, and kernel settings with it.
+_TUNERS = ("cpufrequtils", "power-profiles-daemon", "tlp", "tuned")
 
 
 def _normal(key: str) -> str:
@@ -109,4 +111,22 @@ def limits_conflicts(root: Path, limits: Sequence[Mapping[str, str]], take_over:
                     "taken over" if taken else f"remove it there, or add 'limits:{domain}:{item}' to cluster.take_over",
                 )
             )
+    return found
+
+
+def tuner_findings(root: Path, take_over: Sequence[str] = ()) -> list[Finding]:
+    """Report enabled services of others that set what we set: whoever comes later wins.
+
+    `take_over` holding `unit:<name>.service` makes it a note; the service is left as it is in any case.
+    """
+    found = []
+    for name in _TUNERS:
+        links = list((root / "etc/systemd/system").glob(f"*.wants/{name}.service"))
+        links += list((root / "etc/rc2.d").glob(f"S[0-9][0-9]{name}"))
+        if not links:
+            continue
+        why = "it sets the CPU governor as well, and whoever comes later wins"
+        taken = f"unit:{name}.service" in take_over
+        fix = "taken over" if taken else f"systemctl disable --now {name}, or host_baseline_governor: ''"
+        found.append(finding("note" if taken else "warning", "tuner-foreign", f"{name}.service", why, fix))
     return found

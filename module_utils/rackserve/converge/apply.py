@@ -6,13 +6,15 @@ import os
 from pathlib import Path
 from typing import Callable
 
-from .compare import Finding, Seen, enablement_met, ids_of, knob_value
+from .compare import enablement_met, ids_of
 from .contents import redact
 from .errors import ConvergeError, ItemError
+from .finding import Finding, Seen
 from .host import Host, Run, one_line
-from .write import PRIVATE, make_directory, remove, replace_link, set_metadata, write_file, write_knob
+from .kernel import apply_irq, apply_knob
+from .write import PRIVATE, make_directory, remove, replace_link, set_metadata, write_file
 
-_ORDER = ("directory", "link", "file", "knob", "absent", "unit")
+_ORDER = ("directory", "link", "file", "knob", "irq", "absent", "unit")
 _LOADED_KINDS = ("file", "link", "absent")
 UNIT_FOLDER = "/etc/systemd/system/"
 
@@ -72,7 +74,7 @@ def _rank(finding: Finding) -> tuple[int, int]:
 
 
 def _hint(finding: Finding, problem: OSError) -> str:
-    if isinstance(problem, FileNotFoundError) and finding.item.kind != "knob":
+    if isinstance(problem, FileNotFoundError) and finding.item.kind not in ("knob", "irq"):
         return "; its directory is missing, add a directory item"
     if finding.item.kind == "absent":
         return "; converge removes files, links and empty directories only"
@@ -127,15 +129,6 @@ def _validate(finding: Finding, path: Path, data: bytes, seen: Seen) -> None:
         raise ItemError(item.role, item.id, f"{command[0]} refuses {item.target} ({code}), nothing written: {said}")
 
 
-def _apply_knob(finding: Finding, seen: Seen) -> None:
-    item = finding.item
-    path = seen.host.at(item.target)
-    write_knob(path, item.spec["value"])
-    kept = knob_value(path.read_text(encoding="utf-8", errors="replace"))
-    if kept != item.spec["value"]:
-        raise ItemError(item.role, item.id, f"the kernel keeps {item.target} at {kept}, wanted {item.spec['value']}")
-
-
 def _apply_absent(finding: Finding, seen: Seen) -> None:
     remove(seen.host.at(finding.item.target))
 
@@ -169,6 +162,7 @@ _APPLY: dict[str, Callable[[Finding, Seen], None]] = {
     "directory": _apply_directory,
     "link": _apply_link,
     "file": _apply_file,
-    "knob": _apply_knob,
+    "knob": apply_knob,
+    "irq": apply_irq,
     "absent": _apply_absent,
 }

@@ -4,40 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import stat
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Callable, NamedTuple
+from typing import Callable
 
-from .contents import Content, Contents, without_lines
+from .contents import Content, without_lines
 from .document import Item
 from .errors import ItemError
+from .finding import Finding, Seen
 from .host import Host
+from .kernel import compare_irq, compare_knob
 
 READ_LIMIT_BYTES = 16 * 1024 * 1024
 DIFF_LIMIT_BYTES = 256 * 1024
 _WORLD_READABLE = 0o004
-
-
-class Finding(NamedTuple):
-    """One item that differs. `refusal`: why converge will not put it right; `gates`: the running unit would notice."""
-
-    item: Item
-    why: str
-    before: str = ""
-    after: str = ""
-    refusal: str | None = None
-    gates: bool = False
-    content: bool = False
-
-
-class Seen(NamedTuple):
-    """What a comparison may look at."""
-
-    host: Host
-    contents: Contents
-    secrets: Mapping[str, str]
 
 
 def compare_item(item: Item, seen: Seen) -> Finding | None:
@@ -184,28 +164,6 @@ def compare_absent(item: Item, seen: Seen) -> Finding | None:
     return Finding(item, f"present ({what})", f"{what}\n", "", refusal=refusal, gates=True)
 
 
-def knob_value(text: str) -> str:
-    """A knob's value as one line; of `always madvise [never]` the chosen word."""
-    chosen = re.search(r"\[([^\]\s]+)\]", text)
-    return chosen.group(1) if chosen else " ".join(text.split())
-
-
-def compare_knob(item: Item, seen: Seen) -> Finding | None:
-    """Knob: the kernel's value, blanks and brackets set aside."""
-    wanted = item.spec["value"]
-    try:
-        present = knob_value(seen.host.at(item.target).read_text(encoding="utf-8", errors="replace"))
-    except FileNotFoundError:
-        text = f"this kernel has no {item.target}; load its module or drop the item"
-        return Finding(item, text, "", f"{wanted}\n", refusal=text)
-    except OSError as problem:
-        text = f"{item.target} cannot be read ({problem.strerror})"
-        return Finding(item, text, "", f"{wanted}\n", refusal=text)
-    if present == wanted:
-        return None
-    return Finding(item, f"{present}, wanted {wanted}", f"{present}\n", f"{wanted}\n")
-
-
 def enablement_met(file_state: str, wanted: bool) -> bool:
     """Whether systemd's UnitFileState is as wanted; enabled only until the next boot is neither."""
     return file_state == "enabled" if wanted else file_state not in ("enabled", "enabled-runtime")
@@ -312,6 +270,7 @@ _COMPARE: dict[str, Callable[[Item, Seen], Finding | None]] = {
     "link": compare_link,
     "absent": compare_absent,
     "knob": compare_knob,
+    "irq": compare_irq,
     "unit": compare_unit,
     "package": compare_package,
     "hold": compare_hold,

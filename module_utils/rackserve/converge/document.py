@@ -61,7 +61,9 @@ KINDS: dict[str, Kind] = {
     "directory": Kind({"path": _REQUIRED, "mode": 0o755, **_OWNER}, "path", True),
     "link": Kind({"path": _REQUIRED, "target": _REQUIRED, **_GATE}, "path", True),
     "absent": Kind({"path": _REQUIRED, **_GATE}, "path", True),
-    "knob": Kind({"path": _REQUIRED, "value": _REQUIRED}, "path", True),
+    "knob": Kind({"path": _REQUIRED, "value": _REQUIRED, "optional": False}, "path", True),
+    # CPUs that the interrupts of an RDMA adapter go to, by its name; `local`: those next to it.
+    "irq": Kind({"device": _REQUIRED, "cpus": _REQUIRED}, "device", True),
     "unit": Kind({"name": _REQUIRED, "enabled": None, "active": None, "running_config": None}, "name", True),
     "package": Kind({"name": _REQUIRED, "version": None}, "name", False),
     "hold": Kind({"name": _REQUIRED}, "name", False),

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from .apply import apply_findings, check_applicable, wants_reload
-from .compare import Finding, Seen, compare_item
+from .compare import compare_item
 from .contents import check_secrets, redact, resolve_contents
 from .document import Item, parse_documents
 from .errors import ConvergeError, DocumentError
+from .finding import Finding, Seen
 from .gate import judge_gates, reload_findings, units_behind, units_to_show
 from .host import Host, Run
+from .kernel import unjudged
 
 
 def converge(
@@ -72,7 +74,7 @@ def _converge(
         "roles": {role: {"dirty": False, "changed": [], "differs": []} for role in roles},
         "stale": gate.stale,
         "inactive": gate.inactive,
-        "not_judged": gate.not_judged,
+        "not_judged": gate.not_judged + unjudged(items, host),
     }
     for finding in findings:
         item = finding.item

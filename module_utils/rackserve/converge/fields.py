@@ -13,6 +13,8 @@ _PACKAGE = re.compile(r"[a-z0-9][a-z0-9.+-]*\Z")
 _UNIT = re.compile(
     r"[A-Za-z0-9_:.\\][A-Za-z0-9_:.\\@-]*\.(service|socket|timer|target|mount|automount|path|slice|swap|scope)\Z"
 )
+_CPUS = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*\Z")
+_DEVICE = re.compile(r"[A-Za-z0-9_]+\Z")
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -96,6 +98,20 @@ def _number(value: Any) -> int:
     return value
 
 
+def _cpus(value: Any) -> str:
+    if value == "local":
+        return "local"
+    if not isinstance(value, str) or not _CPUS.match(value):
+        raise ValueError("must be local, or a list of CPUs such as 0-15,32")
+    return value
+
+
+def _device(value: Any) -> str:
+    if not isinstance(value, str) or not _DEVICE.match(value):
+        raise ValueError("must be the name of an RDMA device such as mlx5_0")
+    return value
+
+
 def _sha256(value: Any) -> str:
     if not isinstance(value, str) or not _SHA256.match(value):
         raise ValueError("must be 64 lower-case hexadecimal digits")
@@ -166,6 +182,9 @@ CHECKS: dict[str, Check] = {
     "uid": _number,
     "home": absolute_path,
     "shell": absolute_path,
+    "optional": _boolean,
+    "device": _device,
+    "cpus": _cpus,
     "sha256": _sha256,
     "index": _number,
     "settings": _settings,

@@ -6,9 +6,9 @@ import re
 from collections.abc import Collection
 from typing import NamedTuple
 
-from .compare import Finding
 from .contents import Contents
 from .document import Item
+from .finding import Finding
 from .host import Host
 
 RUNNING_VARIABLE = "RACKSERVE_CONFIG_SHA256"

@@ -7,8 +7,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..converge.dpkg import UNFINISHED, held, installed, present
 from ..converge.host import Host, Package, Run
-from ..driver.host import UNFINISHED, held, installed, present
 from ..driver.version import upstream
 from ..preflight.findings import Finding, finding
 from .link import LINK, TAKE_OVER, judge_link, toolkit_folder

@@ -6,11 +6,12 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..converge.dpkg import UNFINISHED, held
 from ..converge.host import Host, Package, Run
 from ..preflight.findings import Finding, error_lines, finding
 from . import boot, packages, service
 from .hardware import judge_hardware
-from .host import UNFINISHED, ask_nvml, held, loaded_module
+from .host import ask_nvml, loaded_module
 from .parts import UPGRADE, judge_flavour, judge_parts, judge_processes, read_parts
 from .runfile import check_runfile
 

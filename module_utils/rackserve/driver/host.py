@@ -7,13 +7,12 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from ..converge.dpkg import present
 from ..converge.host import Host, Package, Run, one_line
 
 RECORD_FILE = "/etc/rackserve/driver.json"
 MODULE_FILE = "/proc/driver/nvidia/version"
 NVML_QUERY = ["nvidia-smi", "--query-gpu=driver_version,count", "--format=csv,noheader"]
-UNFINISHED = ("unpacked", "half-configured", "triggers-awaited", "triggers-pending")
-_GONE = ("", "not-installed", "config-files")
 _MODULE_VERSION = re.compile(r"\s(\d{3,}(?:\.\d+){1,2})\s")
 _LIBRARY_VERSION = re.compile(r"NVML library version:\s*(\d+(?:\.\d+)+)")
 # A driver's package by its name, and by a version such as 535.247.01: nvidia-container-toolkit 1.17.8 is none.
@@ -27,21 +26,6 @@ class Nvml(NamedTuple):
     version: str
     gpus: int
     problem: str
-
-
-def present(package: Package | None) -> bool:
-    """Whether dpkg has files of a package, configured or not."""
-    return package is not None and package.present not in _GONE
-
-
-def installed(package: Package | None) -> bool:
-    """Whether a package is there and configured."""
-    return package is not None and package.present == "installed"
-
-
-def held(package: Package | None) -> bool:
-    """Whether dpkg holds a package."""
-    return package is not None and package.wanted == "hold"
 
 
 def driver_packages(root: Path) -> dict[str, Package]:

@@ -6,9 +6,10 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from ..converge.dpkg import held, installed, present
 from ..converge.host import Host, Package
 from ..preflight.findings import Finding, finding
-from .host import driver_packages, held, installed, present, recorded_packages
+from .host import driver_packages, recorded_packages
 from .parts import UPGRADE
 from .version import upstream
 

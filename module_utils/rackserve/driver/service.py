@@ -6,9 +6,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..converge.dpkg import present
 from ..converge.host import Host, Run
 from ..preflight.findings import Finding, finding
-from .host import present
 
 # A module may be unloaded only after those before it.
 MODULES = ("nvidia_uvm", "nvidia_drm", "nvidia_modeset", "nvidia_peermem", "nvidia_fs", "gdrdrv", "nvidia")

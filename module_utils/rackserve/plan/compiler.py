@@ -22,6 +22,7 @@ from .cuda import build_cuda
 from .description import CLUSTER, EXCUSABLE, HARDWARE, MODEL, OPTIONS, PROFILE
 from .device import check_device, engine_device, planned_hardware
 from .driver import build_driver
+from .fabric import build_fabric
 from .findings import Findings, looks_like_secret
 from .flows import build_flows, scrape_targets
 from .gateway import build_gateway, gateway_host
@@ -55,6 +56,7 @@ class _Context:
     driver: dict[str, Any] | None
     cuda: dict[str, Any] | None
     gpu_settings: dict[str, Any]
+    fabric: dict[str, Any] | None
     distributions: list[str]
 
     @property
@@ -93,6 +95,7 @@ def compile_plan(
     driver = build_driver(described, fitting, hardware, findings)
     cuda = build_cuda(described, fitting, hardware, findings)
     settings = build_gpu_settings(described, hardware, findings)
+    fabric = build_fabric(described, fitting, hardware, findings)
     options = None
     distributions = [described["distribution"]] if described["distribution"] else []
     if release:
@@ -106,7 +109,18 @@ def compile_plan(
     inventory = read_inventory(groups, addresses, findings)
     check_sources(sources, findings)
     context = _Context(
-        described, library, inventory, findings, release, hardware, options, driver, cuda, settings, distributions
+        described,
+        library,
+        inventory,
+        findings,
+        release,
+        hardware,
+        options,
+        driver,
+        cuda,
+        settings,
+        fabric,
+        distributions,
     )
     plan = _plan(context, _resolve_all(context), changes)
     _excuse(described["exceptions"], findings)
@@ -130,6 +144,7 @@ def _plan(context: _Context, deployments: list[Resolved], changes: list[dict[str
         "driver": context.driver,
         "cuda": context.cuda,
         "gpu_settings": context.gpu_settings,
+        "fabric": context.fabric,
         "overrides": changes,
         "deployments": [_summary(item) for item in deployments],
         "instances": [],

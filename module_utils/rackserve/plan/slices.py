@@ -31,8 +31,9 @@ def build_slices(
         driver = plan["driver"] if has_gpus else None
         cuda = plan["cuda"] if has_gpus else None
         settings = host_gpu_settings(plan["gpu_settings"], mine, plan["hardware"], has_gpus)
-        roles = ["host_baseline", *(["nvidia_driver"] if driver else []), *(["cuda"] if cuda else [])]
-        roles += [*(["gpu_settings"] if settings else []), "firewall"]
+        fabric = plan["fabric"] if has_gpus else None
+        for_gpus = {"nvidia_driver": driver, "cuda": cuda, "gpu_settings": settings, "rdma_fabric": fabric}
+        roles = ["host_baseline", *(role for role, wanted in for_gpus.items() if wanted), "firewall"]
         roles += ["serving_runtime", "model_store", "vllm"] if mine else []
         roles += ["load_balancer"] if is_gateway else []
         slices[host] = {
@@ -48,6 +49,7 @@ def build_slices(
             "driver": driver,
             "cuda": cuda,
             "gpu_settings": settings,
+            "fabric": fabric,
             "models": models(item for item in plan["deployments"] if item["name"] in names),
             "instances": mine,
             "gateway": gateway if is_gateway else None,

@@ -36,7 +36,7 @@ def check_host(root: Path, run: Run, given: Mapping[str, Any]) -> dict[str, Any]
     given: supported_os {id: [versions]}, distributions [name], disk [{path, needed_mib, unless}], written [path],
     memory_floor_mib, swap, controller_epoch_s, clock_tolerance_s, interface, address, ports [{port, unit}],
     user, uid, gid, models [{name, path}], secret_files [{path, mode}],
-    release {id, path, current}, units [name], knobs {key: value}, limits [], take_over [].
+    release {id, path, current}, units [name], knobs {key: value}, limits [], take_over [], governor, isolation.
     """
     findings: list[Finding] = []
     findings += host.check_platform(root, given["supported_os"], os.geteuid())
@@ -62,6 +62,14 @@ def check_host(root: Path, run: Run, given: Mapping[str, Any]) -> dict[str, Any]
         take_over = given.get("take_over") or []
         findings += sysctl_conflicts(root, given.get("knobs") or {}, take_over)
         findings += limits_conflicts(root, given.get("limits") or [], take_over)
+    if given.get("governor"):
+        from ..baseline.settings import tuner_findings  # noqa: PLC0415 - read only where asked for
+
+        findings += tuner_findings(root, given.get("take_over") or [])
+    if given.get("isolation") == "report":
+        from ..baseline.isolation import isolation_findings  # noqa: PLC0415 - read only where asked for
+
+        findings += isolation_findings(root)
     drift_roles = []
     if firewall_lost(root, run):
         drift_roles.append("firewall")

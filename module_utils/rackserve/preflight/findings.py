@@ -20,6 +20,11 @@ def error_lines(findings: list[Finding]) -> list[str]:
     return [f"{f['code']}: {f['where']}: {f['why']}; {f['fix']}" for f in findings if f["severity"] == "error"]
 
 
+def warning_lines(findings: list[Finding]) -> list[str]:
+    """Return the warning findings as one line each: `code: where: why; fix`."""
+    return [f"{f['code']}: {f['where']}: {f['why']}; {f['fix']}" for f in findings if f["severity"] == "warning"]
+
+
 def as_block(message: Any) -> Any:
     """Return text that YAML shows as it is, one line a finding; anything but text and lists of text as it came.
 

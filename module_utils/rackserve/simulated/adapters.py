@@ -6,11 +6,11 @@ import ipaddress
 from collections.abc import Mapping
 from typing import Any
 
-from ..hardware.tree import Device
+from ..hardware.tree import CpuIds, Device, local_cpus
 from .folder import Folder
 from .pci import sysfs
 
-HCA_MODULES = ("mlx5_core", "mlx5_ib", "ib_core", "ib_uverbs", "ib_umad")
+HCA_MODULES = ("mlx5_core", "mlx5_ib", "ib_core", "ib_uverbs", "ib_umad", "rdma_cm", "rdma_ucm")
 _STATES = {"DOWN": 1, "INIT": 2, "ARMED": 3, "ACTIVE": 4}
 _PHYS_STATES = {"Polling": 2, "Disabled": 3, "LinkUp": 5}
 _INFINIBAND, _ETHERNET = 32, 1  # ARPHRD_*
@@ -32,12 +32,14 @@ rx_write_requests
 """
 _CAP_MASK = {"InfiniBand": "0xa751e848", "Ethernet": "0x04010000"}
 _SECTOR_BYTES = 512
+_INTERRUPTS, _FIRST_INTERRUPT = 2, 200
 
 
 def add_adapters(folder: Folder, machine: Mapping[str, Any], tree: Mapping[str, Device]) -> None:
     """Host channel adapters, other network adapters, disks, and what the kernel modules of all these show."""
     for index, hca in enumerate(machine["hcas"]):
         _hca(folder, hca, sysfs(tree[hca["at"]]), index)
+        _interrupts(folder, sysfs(tree[hca["at"]]), index, local_cpus(machine, tree[hca["at"]].numa_node))
     for index, entry in enumerate(machine["ethernets"]):
         device = sysfs(tree[entry["at"]])
         address = {"address": entry["address"], "broadcast": "ff:ff:ff:ff:ff:ff"}
@@ -106,6 +108,14 @@ def _hca(folder: Folder, hca: Mapping[str, Any], device: str, index: int) -> Non
         mtu=hca["mtu"],
         up=first["phys_state"] == "LinkUp",
     )
+
+
+def _interrupts(folder: Folder, device: str, index: int, near: CpuIds) -> None:
+    """Interrupts of an adapter, each at one of the CPUs next to it, as its driver hints them."""
+    for place in range(_INTERRUPTS):
+        irq = _FIRST_INTERRUPT + index * _INTERRUPTS + place
+        folder.write(f"{device}/msi_irqs/{irq}", "msix")
+        folder.write(f"proc/irq/{irq}/smp_affinity_list", near[place % len(near)] if near else 0)
 
 
 def _port(folder: Folder, here: str, port: Mapping[str, Any]) -> None:

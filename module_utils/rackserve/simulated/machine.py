@@ -11,7 +11,7 @@ from ..hardware.profile import ProfileError, load
 from ..hardware.tree import Device, cpu_count, cpulist, devices, expand, generation, local_cpus, nvml_address
 from .adapters import add_adapters
 from .folder import Folder
-from .pci import add_devices, add_nodes
+from .pci import add_devices, add_frequencies, add_nodes
 from .state import format_state
 
 _UUID = "GPU-51300000-0000-0000-0000-{:012d}"
@@ -30,6 +30,7 @@ def machine_folder(name: str, profile: Mapping[str, Any]) -> Folder:
     folder.write("profile.json", json.dumps({"name": name, "simulated": True, **profile}, indent=1, sort_keys=True))
     add_devices(folder, machine, tree)
     add_nodes(folder, machine)
+    add_frequencies(folder, machine)
     add_adapters(folder, machine, {device.at: device for device in tree})
     folder.write("proc/cpuinfo", cpuinfo(machine))
     return folder

@@ -125,6 +125,25 @@ def add_nodes(folder: Folder, machine: Mapping[str, Any]) -> None:
         )
 
 
+def add_frequencies(folder: Folder, machine: Mapping[str, Any]) -> None:
+    """sys/devices/system/cpu/cpufreq, one policy a NUMA node, as after a boot; virtual machines have none."""
+    where = "sys/devices/system/cpu/cpufreq"
+    folder.opaque.add(where)
+    folder.empty.add(where)
+    for entry in machine["numa"] if machine["platform"] == "bare_metal" else ():
+        cpus = " ".join(str(number) for number in expand(entry["cpus"]))
+        folder.write_all(
+            f"{where}/policy{cpus.split(maxsplit=1)[0]}",
+            {
+                "affected_cpus": cpus,
+                "related_cpus": cpus,
+                "scaling_driver": "intel_pstate" if machine["cpu"]["vendor"] == "GenuineIntel" else "acpi-cpufreq",
+                "scaling_available_governors": "performance powersave",
+                "scaling_governor": "powersave",
+            },
+        )
+
+
 _IN_USE = (
     *("MemUsed", "SwapCached", "Active", "Inactive", "Active(anon)", "Inactive(anon)", "Active(file)"),
     *("Inactive(file)", "Unevictable", "Mlocked", "Dirty", "Writeback", "FilePages", "Mapped", "AnonPages", "Shmem"),

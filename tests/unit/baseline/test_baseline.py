@@ -10,6 +10,7 @@ from rackserve.baseline import (
     merge_knobs,
     sysctl_conflicts,
     sysctl_text,
+    tuner_findings,
 )
 
 KNOBS = {"net.core.somaxconn": "4096", "vm.swappiness": "10"}
@@ -95,3 +96,20 @@ def test_limits_of_others(tmp_path):
         ("note", "/etc/security/limits.conf")
     ]
     assert limits_conflicts(tmp_path, []) == []
+
+
+def test_a_setting_that_a_kernel_may_lack_says_so():
+    found = {item["id"]: item.get("optional") for item in knob_items({**KNOBS, "vm.x": "1"}, ["vm.x", "vm.gone"])}
+    assert found == {"sysctl-net.core.somaxconn": None, "sysctl-vm.swappiness": None, "sysctl-vm.x": True}
+
+
+@pytest.mark.parametrize(
+    "path", ["etc/systemd/system/multi-user.target.wants/tuned.service", "etc/rc2.d/S01cpufrequtils"]
+)
+def test_a_service_that_sets_the_governor_too_is_reported(tmp_path, path):
+    assert tuner_findings(tmp_path) == []
+    put(tmp_path, path, "")
+    (found,) = tuner_findings(tmp_path)
+    assert (found["severity"], found["code"]) == ("warning", "tuner-foreign")
+    name = found["where"]
+    assert severities(tuner_findings(tmp_path, [f"unit:{name}"])) == [("note", name)]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.rackserve.converge import ConvergeError, ItemError
-from ansible.module_utils.rackserve.converge import apply as apply_module
+from ansible.module_utils.rackserve.converge import kernel as kernel_module
 from ansible.module_utils.rackserve.converge import write as write_module
 from converge_support import RELOAD, FakeSystemd, go, one, put, snapshot
 
@@ -138,7 +138,7 @@ def test_a_missing_parent_is_named(root: Path) -> None:
 
 def test_a_knob_the_kernel_does_not_take(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(root, "/sys/k", "1\n")
-    monkeypatch.setattr(apply_module, "write_knob", lambda _path, _value: None)
+    monkeypatch.setattr(kernel_module, "write_knob", lambda _path, _value: None)
     with pytest.raises(ItemError, match="the kernel keeps /sys/k at 1, wanted 2"):
         go(root, one({"kind": "knob", "path": "/sys/k", "value": "2"}))
 

@@ -30,7 +30,8 @@ def test_every_gpu_host_gets_the_release_s_driver_and_the_gateway_none(compiled:
 
 def test_a_gpu_host_without_engines_gets_it_too(compiled: Compile) -> None:
     slices = compiled(H20, {"deployments.0.replicas": 3})["slices"]
-    assert slices["h20-04"]["roles"] == ["host_baseline", "nvidia_driver", "cuda", "gpu_settings", "firewall"]
+    roles = ["host_baseline", "nvidia_driver", "cuda", "gpu_settings", "rdma_fabric", "firewall"]
+    assert slices["h20-04"]["roles"] == roles
 
 
 def test_no_fabric_manager_without_nvswitches(compiled: Compile) -> None:
@@ -65,7 +66,7 @@ def test_the_site_may_bring_its_own(compiled: Compile) -> None:
     assert plan["driver"] is None and plan["slices"]["h20-01"]["roles"][:3] == [
         "host_baseline",
         "gpu_settings",
-        "firewall",
+        "rdma_fabric",
     ]
 
 

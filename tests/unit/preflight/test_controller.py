@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import rackserve_preflight as filters
 from ansible.errors import AnsibleFilterError
+from rackserve.preflight.findings import finding
 from rackserve.preflight.inputs import host_inputs
 from rackserve.preflight.variables import check_secret_sources, check_secrets, check_variables, needed_secrets
 
@@ -150,6 +151,9 @@ def test_our_own_roles_know_their_own_variables():
 
 
 def test_every_name_is_a_filter():
-    names = {"variable_names", "preflight_variables", "preflight_inputs", "finding_errors"}
+    names = {"variable_names", "preflight_variables", "preflight_inputs"}
+    names |= {"finding_errors", "finding_warnings"}
     assert set(filters.FilterModule().filters()) == names
+    two = [finding("error", "a", "x", "y", "z"), finding("warning", "b", "x", "y", "z")]
+    assert (filters.finding_errors(two), filters.finding_warnings(two)) == (["a: x: y; z"], ["b: x: y; z"])
     assert filters.preflight_inputs({}) == {"ports": [], "units": [], "disk": [], "written": [], "models": []}

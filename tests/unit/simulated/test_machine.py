@@ -232,7 +232,11 @@ def test_everything_that_replaces_the_real_machine_is_marked(name: str) -> None:
         for path in machine_folder(name, profile_of(name)).files
         if path.startswith("sys/devices/pci")
     }
-    assert marks == {"sys/devices/system/node", *(f"sys/devices/{root}" for root in roots)}
+    assert marks == {
+        "sys/devices/system/node",
+        "sys/devices/system/cpu/cpufreq",
+        *(f"sys/devices/{root}" for root in roots),
+    }
 
 
 def test_the_folder_carries_its_profile(machine: Machine) -> None:

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import pytest
 from machine_support import BDF, NAMES, REPO, nccl_chain, profile_of, read_config, text
 from rackserve.hardware.profile import load
-from rackserve.hardware.tree import devices
+from rackserve.hardware.tree import devices, expand
 
 Machine = Callable[[str], Path]
 FIXTURES = REPO / "tests/fixtures"
@@ -160,6 +160,24 @@ def test_gpus_have_no_driver_before_it_is_loaded(machine: Machine) -> None:
     for name in NAMES:
         for gpu in profile_of(name)["machine"]["gpus"]:
             assert not (machine(name) / "sys/bus/pci/devices" / gpu["at"] / "driver").is_symlink()
+
+
+def test_each_node_has_its_frequency_policy_and_a_virtual_machine_none(machine: Machine) -> None:
+    policies = "sys/devices/system/cpu/cpufreq"
+    found = sorted((machine("h20-8") / policies).iterdir())
+    assert [text(path / "scaling_governor") for path in found] == ["powersave"] * 2
+    assert list((machine("h100-x4-vm") / policies).iterdir()) == []
+
+
+def test_interrupts_of_an_adapter_go_to_cpus_next_to_it(machine: Machine) -> None:
+    root = machine("h20-8")
+    seen = set()
+    for name, node in (("mlx5_0", 0), ("mlx5_1", 1)):
+        cpus = expand(text(root / f"sys/devices/system/node/node{node}/cpulist"))
+        for entry in (root / "sys/class/infiniband" / name / "device/msi_irqs").iterdir():
+            seen.add(entry.name)
+            assert int(text(root / "proc/irq" / entry.name / "smp_affinity_list")) in cpus
+    assert len(seen) == 4 == len(list((root / "proc/irq").iterdir()))
 
 
 def test_cpus_of_a_node_are_those_of_its_devices(machine: Machine) -> None:
