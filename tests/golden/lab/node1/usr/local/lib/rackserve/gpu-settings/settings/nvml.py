@@ -7,13 +7,14 @@ from typing import Any
 
 LIBRARY = "libnvidia-ml.so.1"
 INVALID_ARGUMENT, NOT_SUPPORTED, NO_PERMISSION, INSUFFICIENT_SIZE, DRIVER_NOT_LOADED = 2, 3, 4, 7, 9
-LIBRARY_NOT_FOUND, FUNCTION_NOT_FOUND, VERSION_MISMATCH, DEPRECATED = 12, 13, 18, 26
+LIBRARY_NOT_FOUND, FUNCTION_NOT_FOUND, GPU_IS_LOST, VERSION_MISMATCH, DEPRECATED = 12, 13, 15, 18, 26
 CLOCK_GRAPHICS, CLOCK_MEMORY = 0, 2
 _TEXT_BYTES = 96
 _LIST_LENGTH = 512
 _WORDS = {
     NO_PERMISSION: "not permitted; run it as root",
     DRIVER_NOT_LOADED: "the kernel module nvidia is not loaded; modprobe nvidia",
+    GPU_IS_LOST: "it fell off the bus: see journalctl -k -g 'NVRM: Xid'; drain the host, power it off and on",
     VERSION_MISMATCH: "library and kernel module are of different versions; drain the host and reboot it",
     DEPRECATED: "this driver no longer has it",
 }

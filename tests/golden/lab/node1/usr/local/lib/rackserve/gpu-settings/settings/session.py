@@ -120,7 +120,11 @@ class _Judged:
             if settings:
                 self._refuse("", f"NVML shows {count} from 0 on: nvidia-smi -L names those that are there", index)
         elif settings or uuid_of(self.nvml, index) in self.records.prior:
-            self._judge(read_gpu(self.nvml, index), settings)
+            try:
+                gpu = read_gpu(self.nvml, index)
+            except NvmlError as error:
+                raise NvmlError(error.code, f"{self.wanted.noun} {index}: {error}") from None
+            self._judge(gpu, settings)
 
     def _judge(self, gpu: Gpu, settings: Mapping[str, Any]) -> None:
         outcome, locks = self.outcome, self.records.locks.get(gpu.uuid, {})
