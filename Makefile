@@ -81,7 +81,9 @@ KILLS ?= 9
 test-kills: venv ## Runs killed at random moments, finished by the next one, on light nodes (needs root; an hour)
 	$(ROOT) env RACKSERVE_KILL_INSTALLS=$(KILLS) RACKSERVE_KILL_CHANGES=$(KILLS) RACKSERVE_KILL_NODES=2 $(RUN)/pytest -v tests/kill
 
-test: lint unit plan molecule ## Everything CI runs (needs root)
+test: venv tools ## Everything CI runs (needs root); what needs no lab first, two at a time
+	$(MAKE) --no-print-directory -j2 --output-sync=line lint unit plan
+	$(MAKE) --no-print-directory molecule
 
 .venv-bench/.complete: requirements/bench.txt
 	@echo "== yardsticks for the benchmark (.venv-bench)"

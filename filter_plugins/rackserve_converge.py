@@ -51,6 +51,27 @@ def secrets_of(secrets: Any, documents: Any) -> dict[str, str]:
     return {name: str(secrets[name]) for name in sorted(wanted)}
 
 
+def probe_arguments(documents: Any, secrets: Any) -> dict[str, Any]:
+    """All arguments of the converge module, from documents that are rendered once for both of them."""
+    plain = json.loads(json.dumps(documents))
+    return {"documents": plain, "secrets": secrets_of(secrets, plain)}
+
+
+def plays_of(probe: Any, roles: Any = None) -> list[str]:
+    """The groups whose plays have work on a host, from what its probe found; ``roles`` where all of them run anyway."""
+    busy = [str(role) for role in (probe["dirty_roles"] if roles is None else roles)]
+    found = ["drifted", *(f"drift_{role}" for role in busy)] if busy else []
+    return found + [name for name, key in (("stale", "stale"), ("overridden", "overrides")) if probe[key]]
+
+
+def program_texts(paths: Any) -> dict[str, str]:
+    """{path: text} of files below module_utils/rackserve, as a host gets them."""
+    try:
+        return {str(path): Path(MODULE_UTILS, "rackserve", str(path)).read_text(encoding="utf-8") for path in paths}
+    except OSError as problem:
+        raise AnsibleFilterError(f"program_texts: {problem.filename}: {problem.strerror}") from None
+
+
 def render_table(files: Any) -> list[str]:
     """Lines of a table over what render_documents wrote for each host."""
     return render.render_table(json.loads(json.dumps(dict(files))))
@@ -61,4 +82,11 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Filter name to function."""
-        return {"desired_document": desired_document, "secrets_of": secrets_of, "render_table": render_table}
+        return {
+            "desired_document": desired_document,
+            "secrets_of": secrets_of,
+            "probe_arguments": probe_arguments,
+            "plays_of": plays_of,
+            "program_texts": program_texts,
+            "render_table": render_table,
+        }

@@ -9,6 +9,7 @@ short_description: Prove engines by real answers, directly or one by one through
 description:
   - Asks for completions, plain or streamed, text or chat, and compares them with golden ones where there are any.
   - Named servers are asked through the gateway, all at the same time; that takes the operator's key.
+  - On the controller it runs inside Ansible's own process, which saves most of what a module call costs.
   - With O(wait_s) it repeats until the answers are correct, and gives up early when one of O(units) has failed.
 author: rackserve
 options:
@@ -110,45 +111,10 @@ progress: {description: How far the start is; only C(finished) when the wait is 
 """
 
 import subprocess
-import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.rackserve.completion.check import (
-    STOPPED,
-    check,
-    failure_line,
-    read_targets,
-    too_late,
-    wait_until,
-    write_report,
-)
-from ansible.module_utils.rackserve.completion.client import KINDS, Endpoint
-from ansible.module_utils.rackserve.completion.golden import GoldenError
-from ansible.module_utils.rackserve.completion.start import note_starts, start_progress
-from ansible.module_utils.rackserve.progress.report import FINISHED
-
-ARGUMENTS = {
-    "base_url": {"type": "str", "default": ""},
-    "ca_file": {"type": "path"},
-    "api_key": {"type": "str", "default": "", "no_log": True},
-    "headers": {"type": "dict", "default": {}},
-    "model": {"type": "str", "default": ""},
-    "golden": {"type": "dict", "default": {}},
-    "kinds": {"type": "list", "elements": "str", "choices": list(KINDS), "default": ["plain"]},
-    "servers": {"type": "list", "elements": "raw", "default": []},
-    "timeout_s": {"type": "float", "default": 30},
-    "attempts": {"type": "int", "default": 1},
-    "parallel": {"type": "int", "default": 16},
-    "wait_s": {"type": "float", "default": 0},
-    "progress_s": {"type": "float", "default": 0},
-    "poll_s": {"type": "float", "default": 1},
-    "units": {"type": "list", "elements": "str", "default": []},
-    "report": {"type": "path"},
-    "report_head": {"type": "dict", "default": {}},
-    "report_only": {"type": "bool", "default": False},
-}
+from ansible.module_utils.rackserve.completion.prove import ARGUMENTS, prove
 
 
 def output(command: Sequence[str]) -> str:
@@ -156,42 +122,12 @@ def output(command: Sequence[str]) -> str:
     return subprocess.run(list(command), capture_output=True, text=True, errors="replace", check=False).stdout
 
 
-def stopped(units: list[str]) -> str:
-    """The first unit that will not come by waiting, and its state; "" when there is none."""
-    states = ((unit, output(["systemctl", "is-active", unit]).strip()) for unit in units)
-    return next((f"{unit}: {state}" for unit, state in states if state in STOPPED), "")
-
-
 def main() -> None:
-    """Run the module."""
+    """Hand the options to the core."""
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
-    given = module.params
-    url = given["base_url"]
-    endpoint = Endpoint(url, given["ca_file"] or "", given["api_key"], given["headers"], given["timeout_s"])
-    try:
-        targets = read_targets(given["servers"], given["model"], given["golden"], given["kinds"])
-    except GoldenError as error:
-        module.fail_json(msg=str(error))
-    limit_s = min(given["wait_s"], given["progress_s"] or given["wait_s"])
-    rows, waited_s, gave_up = wait_until(
-        lambda: check(endpoint, targets, given["attempts"], given["parallel"]),
-        limit_s,
-        given["poll_s"],
-        lambda: stopped(given["units"]),
-    )
-    line = failure_line(rows, url)
-    result = {"changed": False, "rows": rows, "waited_s": round(waited_s, 3), "failed_line": line}
-    if line and given["progress_s"] and gave_up == too_late(limit_s):
-        good = len(targets) - len({row["server"] for row in rows if not row["ok"]})
-        told = start_progress(given["units"], good, len(targets), output, time.monotonic())
-        module.exit_json(msg=f"{line} ({too_late(given['wait_s'])})", progress=told, **result)
-    if not line and given["progress_s"]:
-        note_starts(given["units"], output, time.monotonic())
-    result["progress"] = FINISHED
-    if given["report"]:
-        write_report(Path(given["report"]), {**given["report_head"], "passed": not line, "failed": line, "rows": rows})
-    if line and not given["report_only"]:
-        module.fail_json(msg=f"{line} ({gave_up})" if given["wait_s"] else line, **result)
+    result = prove(module.params, output)
+    if result.pop("failed", False):
+        module.fail_json(**result)
     module.exit_json(**result)
 
 

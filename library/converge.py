@@ -85,6 +85,11 @@ dirty_roles:
   type: list
   elements: str
   sample: [host_baseline]
+overrides:
+  description: Of each role whose document the site overrides, the ids of items that it changed or removed.
+  returned: success
+  type: dict
+  sample: {}
 stale:
   description: Running units that run on something other than what is wanted, which no run of converge alone puts right.
   returned: always

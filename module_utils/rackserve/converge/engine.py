@@ -34,7 +34,7 @@ def converge(
 
     Returns {changed, diff: [{before_header, after_header, before, after}], roles: {role: {dirty, changed: [id],
     differs: [{id, kind, why}]}}, dirty_roles: [role], stale: [{unit, role, why}], inactive: [{unit, role}],
-    not_judged: [{role, id, why}], reload_needed}.
+    not_judged: [{role, id, why}], reload_needed, overrides: {role: [id that the site changed or removed]}}.
     Raises DocumentError before anything is touched; ItemError or ConvergeError, with `partial` holding the same keys
     for what was done, when the host does not follow.
     """
@@ -47,10 +47,12 @@ def converge(
     host = Host(root, run)
     seen = Seen(host, contents, secrets or {})
     try:
-        return _converge(items, seen, _roles(documents), apply_gated, check)
+        result = _converge(items, seen, _roles(documents), apply_gated, check)
     except ConvergeError as problem:
         problem.args = (redact(str(problem), secrets),)
         raise
+    result["overrides"] = {each["role"]: each["overrides"] for each in documents if each.get("overrides")}
+    return result
 
 
 def _roles(documents: list[dict[str, Any]]) -> list[str]:

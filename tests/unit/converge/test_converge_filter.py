@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -55,10 +56,6 @@ def test_errors_name_the_place(arguments: tuple[Any, ...], message: str) -> None
     assert message in str(caught.value)
 
 
-def test_the_filter_is_registered() -> None:
-    assert set(FilterModule().filters()) == {"desired_document", "secrets_of", "render_table"}
-
-
 def test_secrets_of_hands_out_only_what_the_documents_mention() -> None:
     filters = FilterModule().filters()
     document = filters["desired_document"](
@@ -67,3 +64,33 @@ def test_secrets_of_hands_out_only_what_the_documents_mention() -> None:
     assert filters["secrets_of"]({"one": "1", "two": "2"}, [document]) == {"one": "1"}
     with pytest.raises(AnsibleFilterError, match="lacks one"):
         filters["secrets_of"]({"two": "2"}, [document])
+    assert filters["probe_arguments"]([document], {"one": "1", "two": "2"}) == {
+        "documents": [document],
+        "secrets": {"one": "1"},
+    }
+
+
+@pytest.mark.parametrize(
+    "changes,roles,groups",
+    [
+        ({}, None, []),
+        ({}, [], []),
+        ({"dirty_roles": ["vllm"]}, None, ["drifted", "drift_vllm"]),
+        ({"dirty_roles": ["vllm"]}, ["firewall", "vllm"], ["drifted", "drift_firewall", "drift_vllm"]),
+        ({"stale": [{"unit": "a"}]}, None, ["stale"]),
+        ({"overrides": {"vllm": ["a"]}}, None, ["overridden"]),
+    ],
+)
+def test_a_host_goes_to_the_plays_that_have_work(
+    changes: dict[str, Any], roles: list[str] | None, groups: list[str]
+) -> None:
+    probe = {"dirty_roles": [], "stale": [], "overrides": {}, **changes}
+    assert FilterModule().filters()["plays_of"](probe, roles) == groups
+
+
+def test_programs_are_read_as_they_are() -> None:
+    texts = FilterModule().filters()["program_texts"](["watch/judge.py"])
+    source = Path(__file__).resolve().parents[3] / "module_utils/rackserve/watch/judge.py"
+    assert texts == {"watch/judge.py": source.read_text(encoding="utf-8")}
+    with pytest.raises(AnsibleFilterError, match=r"missing\.py: No such file"):
+        FilterModule().filters()["program_texts"](["watch/missing.py"])

@@ -1,0 +1,36 @@
+"""The module completion_check; on the controller without packing it and starting another Python."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+
+MODULE_UTILS = str(Path(__file__).resolve().parents[1] / "module_utils")
+if MODULE_UTILS not in sys.path:
+    # Ansible makes module_utils importable for modules only, not for plugins on the controller.
+    sys.path.insert(0, MODULE_UTILS)
+
+from rackserve.completion.prove import ARGUMENTS, prove  # noqa: E402 - needs the path above
+
+
+def _output(command: Sequence[str]) -> str:
+    return subprocess.run(list(command), capture_output=True, text=True, errors="replace", check=False).stdout
+
+
+class ActionModule(ActionBase):
+    """Documented in library/completion_check.py."""
+
+    _supports_check_mode = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Ask from this process where the task runs on the controller as its user, as a module elsewhere."""
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        if self._connection.transport != "local" or self._connection.become is not None:
+            return {**result, **self._execute_module(task_vars=task_vars)}
+        _, given = self.validate_argument_spec(argument_spec=ARGUMENTS)
+        return {**result, **prove(given, _output)}
