@@ -64,6 +64,13 @@ def plays_of(probe: Any, roles: Any = None) -> list[str]:
     return found + [name for name, key in (("stale", "stale"), ("overridden", "overrides")) if probe[key]]
 
 
+def hosts_with_work(hostvars: Any, full: bool = False) -> list[str]:
+    """The hosts whose probe has work for a play, or all probed ones with ``full``; a group without hosts for none."""
+    probes = {str(name): hostvars[name].get("rackserve_probe") for name in hostvars}
+    found = [name for name, probe in probes.items() if probe and "dirty_roles" in probe and (full or plays_of(probe))]
+    return found or ["drifted"]
+
+
 def program_texts(paths: Any) -> dict[str, str]:
     """{path: text} of files below module_utils/rackserve, as a host gets them."""
     try:
@@ -87,6 +94,7 @@ class FilterModule:
             "secrets_of": secrets_of,
             "probe_arguments": probe_arguments,
             "plays_of": plays_of,
+            "hosts_with_work": hosts_with_work,
             "program_texts": program_texts,
             "render_table": render_table,
         }

@@ -88,6 +88,22 @@ def test_a_host_goes_to_the_plays_that_have_work(
     assert FilterModule().filters()["plays_of"](probe, roles) == groups
 
 
+def test_only_hosts_with_work_are_sorted() -> None:
+    probe = {"dirty_roles": [], "stale": [], "overrides": {}}
+    hostvars = {
+        "clean": {"rackserve_probe": probe},
+        "dirty": {"rackserve_probe": {**probe, "dirty_roles": ["vllm"]}},
+        "broken": {"rackserve_probe": {"failed": True, "msg": "x"}},
+        "builder": {},
+    }
+    sort = FilterModule().filters()["hosts_with_work"]
+    assert sort(hostvars) == ["dirty"]
+    assert sort(hostvars, True) == ["clean", "dirty"]
+    del hostvars["dirty"]
+    assert sort(hostvars) == ["drifted"]
+    assert sort({}) == ["drifted"]
+
+
 def test_programs_are_read_as_they_are() -> None:
     texts = FilterModule().filters()["program_texts"](["watch/judge.py"])
     source = Path(__file__).resolve().parents[3] / "module_utils/rackserve/watch/judge.py"
