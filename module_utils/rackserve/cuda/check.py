@@ -17,7 +17,7 @@ from .users import library_users
 
 _TITLE = {"cuda": "CUDA toolkit", "cudnn": "cuDNN", "nccl": "NCCL"}
 _CUDNN = re.compile(r"libcudnn(\d+)(?:-(?:dev|headers|static|samples))?(-cuda-\d+)?\Z")
-_UNTOUCHED = "packages change only on a drained host; issue upgrade-release (planned)"
+_UNTOUCHED = "drain the host, stop its engines, then playbooks/site.yml --limit <host> -e cuda_change_versions=true"
 
 
 def check_cuda(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..converge.host import Host, Run
 from ..preflight.findings import Finding, finding
+from .service import module_loaded
 
 BLACKLIST = "/etc/modprobe.d/rackserve-nvidia.conf"
 # dkms signs with one of these: Debian, Ubuntu.
@@ -19,7 +20,7 @@ _GRUB_DEFAULT = re.compile(r"^\s*GRUB_DEFAULT=[\"']?([^\"'\n]*?)[\"']?\s*$", re.
 
 def nouveau_loaded(root: Path) -> bool:
     """Whether the kernel's own driver has the GPUs."""
-    return any(line.startswith("nouveau ") for line in Host(root, None).read_text("/proc/modules").splitlines())
+    return module_loaded(root, "nouveau")
 
 
 def initramfs_older(root: Path) -> list[str]:

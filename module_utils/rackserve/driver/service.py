@@ -17,10 +17,14 @@ _OWN = ("nvidia-persiste", "nv-fabricmanage")
 _UNATTENDED = re.compile(r"^\s*APT::Periodic::Unattended-Upgrade\s+\"?(\d+)", re.MULTILINE)
 
 
+def module_loaded(root: Path, name: str) -> bool:
+    """Whether a module is loaded; one that is built into the kernel has no initstate."""
+    return (root / f"sys/module/{name}/initstate").exists()
+
+
 def loaded_modules(root: Path) -> list[str]:
     """The driver's loaded modules in the order in which they can be unloaded."""
-    loaded = {line.split(" ", 1)[0] for line in Host(root, None).read_text("/proc/modules").splitlines()}
-    return [name for name in MODULES if name in loaded]
+    return [name for name in MODULES if module_loaded(root, name)]
 
 
 def check_serving(root: Path, run: Run, units: Sequence[str]) -> list[Finding]:

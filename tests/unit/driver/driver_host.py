@@ -74,9 +74,11 @@ class DriverHost:
     def module(self, version: str, text: str = OPEN) -> None:
         """Load a module; "" unloads it."""
         self.write("/proc/driver/nvidia/version", text.format(version) if version else "")
-        self.write(
-            "/proc/modules", "nvidia_uvm 1 0 - Live\nnvidia 1 1 nvidia_uvm, Live\n" if version else "ext4 1 0 -\n"
-        )
+        for name in ("nvidia_uvm", "nvidia"):
+            if version:
+                self.write(f"/sys/module/{name}/initstate", "live\n")
+            else:
+                (self.root / f"sys/module/{name}/initstate").unlink(missing_ok=True)
 
     def library(self, version: str) -> None:
         folder = self.root / LIBRARY_FOLDER.lstrip("/")

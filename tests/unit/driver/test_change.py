@@ -110,7 +110,7 @@ def test_secure_boot_that_is_off_asks_for_no_key(host: DriverHost) -> None:
 def test_nouveau_and_an_initramfs_that_may_load_it_are_seen(host: DriverHost) -> None:
     kernels(host, NEW)
     assert host.check()["nouveau"] is False and host.check()["initramfs_older"] == []
-    host.write("/proc/modules", "nouveau 1 0 - Live 0x0\n")
+    host.write("/sys/module/nouveau/initstate", "live\n")
     image, blacklist = host.write(f"/boot/initrd.img-{NEW}", ""), host.write(BLACKLIST, "blacklist nouveau\n")
     os.utime(image, (100, 100))
     assert host.check()["nouveau"] is True and host.check()["initramfs_older"] == [NEW]
