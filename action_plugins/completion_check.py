@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +13,7 @@ if MODULE_UTILS not in sys.path:
     # Ansible makes module_utils importable for modules only, not for plugins on the controller.
     sys.path.insert(0, MODULE_UTILS)
 
-from rackserve.completion.prove import ARGUMENTS, prove  # noqa: E402 - needs the path above
-
-
-def _output(command: Sequence[str]) -> str:
-    return subprocess.run(list(command), capture_output=True, text=True, errors="replace", check=False).stdout
+from rackserve.completion.prove import ARGUMENTS, command_output, prove  # noqa: E402 - needs the path above
 
 
 class ActionModule(ActionBase):
@@ -33,4 +27,4 @@ class ActionModule(ActionBase):
         if self._connection.transport != "local" or self._connection.become is not None:
             return {**result, **self._execute_module(task_vars=task_vars)}
         _, given = self.validate_argument_spec(argument_spec=ARGUMENTS)
-        return {**result, **prove(given, _output)}
+        return {**result, **prove(given, command_output)}

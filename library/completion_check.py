@@ -110,22 +110,14 @@ waited_s: {description: Seconds this call waited., returned: always, type: float
 progress: {description: How far the start is; only C(finished) when the wait is over., returned: always, type: dict}
 """
 
-import subprocess
-from collections.abc import Sequence
-
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.rackserve.completion.prove import ARGUMENTS, prove
-
-
-def output(command: Sequence[str]) -> str:
-    """What the command prints, whatever its exit status."""
-    return subprocess.run(list(command), capture_output=True, text=True, errors="replace", check=False).stdout
+from ansible.module_utils.rackserve.completion.prove import ARGUMENTS, command_output, prove
 
 
 def main() -> None:
     """Hand the options to the core."""
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
-    result = prove(module.params, output)
+    result = prove(module.params, command_output)
     if result.pop("failed", False):
         module.fail_json(**result)
     module.exit_json(**result)
