@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -483,3 +485,15 @@ def test_the_machines_of_our_profiles(tmp_path: Path, profile: str, expected: st
     data = yaml.safe_load((REPO / f"files/hardware/{profile}.yml").read_text("utf-8"))
     root, _ = build(profile, data, tmp_path)
     assert rdma_info(root)["nccl_ib_hca"] == expected
+
+
+def test_the_program_for_real_machines_says_what_it_read(tree: Tree) -> None:
+    (tree.root / "sys/class/infiniband").mkdir()
+    script = REPO / "tests/device/rdma_info_on_device.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "--root", str(tree.root)], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "infiniband: is there, and empty\n" in done.stdout
+    assert "no usable RDMA: directory empty" in done.stdout
+    assert "gdr: dmabuf; NCCL_IB_HCA: (empty)" in done.stdout

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,7 +15,7 @@ import gpu_info as module
 import pytest
 import yaml
 from ansible.module_utils.rackserve.gpu.info.nvml import Nvml as ModulesNvml
-from driver_support import FIXTURE, Host
+from driver_support import FIXTURE, REPO, SOURCES, Host
 from gpu_settings_support import Bench
 from rackserve.gpu.info import gpu_info, smi
 from rackserve.gpu.info.facts import FIELDS
@@ -294,3 +297,33 @@ def test_without_a_driver_it_fails_rather_than_find_no_gpus(tmp_path: Path, monk
     with pytest.raises(NvmlError) as refused:
         gpu_info(lambda: Nvml(str(tmp_path / "libnvidia-ml.so.1")))
     assert refused.value.code == LIBRARY_NOT_FOUND
+
+
+class TestOnDevice:
+    """The program that is run on real GPUs, on simulated ones with the simulated nvidia-smi."""
+
+    @pytest.fixture
+    def run(self, bench: Bench, tmp_path: Path) -> Callable[[], subprocess.CompletedProcess[str]]:
+        program = tmp_path / "bin/nvidia-smi"
+        program.parent.mkdir()
+        program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{SOURCES / "nvidia-smi"}" "$@"\n')
+        program.chmod(0o755)
+        bench.host.environment["PATH"] = f"{program.parent}:{os.environ['PATH']}"
+        return lambda: bench.host.run(sys.executable, REPO / "tests/device/gpu_info_on_device.py")
+
+    def test_every_field_is_printed_and_every_null_explained(
+        self, run: Callable[[], subprocess.CompletedProcess[str]]
+    ) -> None:
+        done = run()
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "292 equal, 0 moves" in done.stdout and "0 differ, 0 nulls without a reason, 0 findings" in done.stdout
+        assert "GPU 3 active NVLinks: NVML 18, nvidia-smi 18 [equal]\n" in done.stdout
+        assert "GPU 0 compute_capability: NVML 9.0, nvidia-smi 9.0 [equal]\n" in done.stdout
+
+    def test_what_could_not_be_known_fails_it(
+        self, bench: Bench, run: Callable[[], subprocess.CompletedProcess[str]]
+    ) -> None:
+        bench.host.set({"gpu.2.power.limit_mw": "!UNKNOWN"})
+        done = run()
+        assert done.returncode == 1
+        assert "warning gpu-unreadable GPU 2: unknown: power.limit_w" in done.stdout
