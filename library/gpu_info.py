@@ -29,7 +29,7 @@ author: [rackserve contributors]
 
 EXAMPLES = r"""
 - name: Look at the GPUs
-  gpu_info:
+  gpu_info: {}
   register: __gpus_seen
 """
 

@@ -38,7 +38,7 @@ author: [rackserve contributors]
 
 EXAMPLES = r"""
 - name: Look at the fabric
-  rdma_info:
+  rdma_info: {}
   register: __rdma_seen
 
 - name: Judge the tree of another host
