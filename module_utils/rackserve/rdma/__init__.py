@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from .check import check_fabric
+from .info import rdma_info
 
-__all__ = ["check_fabric"]
+__all__ = ["check_fabric", "rdma_info"]

@@ -10,6 +10,7 @@ from ..converge.dpkg import UNFINISHED, held, installed, present
 from ..converge.host import Host, Run
 from ..preflight.findings import Finding, finding
 from . import look
+from .gdr import peer_memory_missing
 
 
 def check_fabric(
@@ -85,7 +86,7 @@ def prove_fabric(root: Path, run: Run, fabric: Mapping[str, Any], units: Collect
         why = f"{len(working)} of {fabric['hcas']} work at {fabric['rate_gbps']} Gb/s: {seen}"
         fix = "look at the cable, the switch port and, where the state is INIT, the subnet manager"
         findings.append(finding("warning", "hca-port", f"{fabric['kind']} ports", why, fix))
-    findings += look.peer_memory_missing(root, fabric["peer_memory"])
+    findings += peer_memory_missing(root, fabric["peer_memory"])
     for unit, limit in look.locked_memory_limits(root, run, units).items():
         if limit != "unlimited":
             why = f"its processes may lock {limit} bytes; RDMA locks all memory that it registers"

@@ -9,10 +9,9 @@ from typing import NamedTuple
 
 from ..converge.host import Run
 from ..preflight.findings import Finding, finding
+from .sysfs import ETHERNET, INFINIBAND, Port, read_hcas, value
 
-_LAYERS = {"infiniband": "InfiniBand", "roce": "Ethernet"}
-_DMABUF_KERNEL = (5, 12)
-_OPEN_MODULE = "Open Kernel Module"
+_LAYERS = {"infiniband": INFINIBAND, "roce": ETHERNET}
 
 
 class Adapter(NamedTuple):
@@ -26,10 +25,7 @@ class Adapter(NamedTuple):
 
 def text(path: Path) -> str:
     """A small file's text; empty where there is none."""
-    try:
-        return path.read_text("ascii", "replace").strip()
-    except OSError:
-        return ""
+    return value(path) or ""
 
 
 def missing_modules(root: Path, modules: Iterable[str]) -> list[str]:
@@ -44,45 +40,18 @@ def adapters(root: Path, kind: str) -> list[Adapter]:
         for entry in (root / "sys/class/infiniband_verbs").glob("uverbs*")
     }
     found = []
-    for entry in sorted((root / "sys/class/infiniband").glob("*"), key=lambda path: path.name):
-        device = entry / "device"
-        ports = [port for port in entry.glob("ports/*") if text(port / "link_layer") == _LAYERS[kind]]
-        if not device.exists() or (device / "physfn").exists() or not ports:
+    for hca in read_hcas(root):
+        ports = [port for port in hca.ports if port.link_layer == _LAYERS[kind]]
+        if hca.soft or hca.has_physical or not ports:
             continue
-        state, rate = max((_port(port) for port in ports), key=lambda seen: seen[1])
-        found.append(Adapter(entry.name, state, rate, files.get(entry.name, False)))
+        best = max(ports, key=_working_rate)
+        state = f"{best.state or '?'}/{best.phys_state or '?'}"
+        found.append(Adapter(hca.name, state, _working_rate(best), files.get(hca.name, False)))
     return found
 
 
-def _port(port: Path) -> tuple[str, float]:
-    state, link = (text(port / name).partition(":")[2].strip() for name in ("state", "phys_state"))
-    rate = text(port / "rate").split(maxsplit=1)
-    works = state == "ACTIVE" and link == "LinkUp"
-    return f"{state or '?'}/{link or '?'}", float(rate[0]) if works and rate else 0.0
-
-
-def peer_memory_missing(root: Path, wanted: str | None) -> list[Finding]:
-    """Report where adapters cannot reach the memory of GPUs, so that every transfer goes through the CPU's.
-
-    `dmabuf` needs a kernel from 5.12 on and the driver's open modules, `nvidia_peermem` the module of that name.
-    """
-    where = "memory of GPUs"
-    if wanted == "nvidia_peermem" and not (root / "sys/module/nvidia_peermem").is_dir():
-        fix = "modprobe nvidia-peermem; it needs NVIDIA's driver and ib_core first"
-        return [finding("error", "peer-memory", where, "nvidia_peermem is not loaded", fix)]
-    if wanted != "dmabuf":
-        return []
-    release = text(root / "proc/sys/kernel/osrelease")
-    numbers = re.match(r"(\d+)\.(\d+)", release)
-    if numbers and (int(numbers[1]), int(numbers[2])) < _DMABUF_KERNEL:
-        why = f"DMA-BUF needs a kernel from 5.12 on, this is {release}"
-        return [finding("error", "peer-memory", where, why, "install a newer kernel, or set nvidia_peermem")]
-    version = text(root / "proc/driver/nvidia/version")
-    if version and _OPEN_MODULE not in version:
-        why = "DMA-BUF needs the driver's open kernel modules, the loaded one is proprietary"
-        fix = "install the release's driver, or set rdma_fabric_peer_memory: nvidia_peermem"
-        return [finding("error", "peer-memory", where, why, fix)]
-    return []
+def _working_rate(port: Port) -> float:
+    return (port.rate_gbps or 0.0) if port.up else 0.0
 
 
 def locked_memory_limits(root: Path, run: Run, units: Collection[str]) -> dict[str, str]:
