@@ -31,7 +31,7 @@ def write(root: Element) -> str:
     """The text: spaces and line breaks, no declaration, ASCII. Raises TopologyError where NCCL could not read it."""
     elements = list(walk(root))
     if len(elements) > MAX_ELEMENTS:
-        raise TopologyError(f"{len(elements)} elements, NCCL reads {MAX_ELEMENTS}; the host has too many devices for it")
+        raise TopologyError(f"{len(elements)} elements, NCCL reads {MAX_ELEMENTS}; the host has too many devices")
     for element in elements:
         if len(element.attributes) > MAX_ATTRIBUTES:
             raise TopologyError(f"<{element.name}> has more than {MAX_ATTRIBUTES} attributes")

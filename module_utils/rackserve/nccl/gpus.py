@@ -111,7 +111,9 @@ def read(library: str | None = None) -> list[dict[str, Any]]:
     for index in range(nvml.count()):
         device = nvml.device(index)
         if _mig(nvml, device):
-            raise TopologyError(f"GPU {index}: MIG is on; NCCL's topology is of whole GPUs. nvidia-smi -i {index} -mig 0")
+            raise TopologyError(
+                f"GPU {index}: MIG is on; NCCL's topology is of whole GPUs. nvidia-smi -i {index} -mig 0"
+            )
         major, minor = nvml.pair("nvmlDeviceGetCudaComputeCapability", device)
         remotes = (nvml.remote(device, link) for link in range(_most_links(major * 10 + minor)))
         found.append(

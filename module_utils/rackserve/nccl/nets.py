@@ -17,7 +17,8 @@ _LINK_LAYERS = ("InfiniBand", "Ethernet")
 _ACTIVE = "4:"
 _DMABUF_KERNEL = (5, 12)
 _INTERFACE_UP = 0x1
-_LEFT_OUT = ("docker", "lo", "virbr")
+_LAST = ("docker", "lo", "virbr")
+_MOST_INTERFACES = 16
 _PEER_MEMORY = (
     "sys/module/nvidia_peermem",
     "sys/kernel/mm/memory_peers/nv_mem",
@@ -82,8 +83,9 @@ def rdma(root: Path) -> list[Net]:
         ports = sorted((entry / "ports").glob("*"), key=lambda path: _natural(path.name))
         active = [port for port in ports if _active(port)]
         device = _merged(own)
-        others = len({net.own for net in nets if net.device == device})
         for port in active:
+            # As NCCL counts: ports of the same card before it are added to its own number, so a second port becomes 3.
+            others = sum(net.device == device for net in nets)
             attributes = {
                 "name": name,
                 "dev": str(len(nets)),
@@ -118,14 +120,17 @@ def _guid(given: str) -> str:
 
 
 def sockets(root: Path) -> list[Net]:
-    """A net for each interface that NCCL's sockets would use, in the order of their numbers."""
-    entries = sorted((root / "sys/class/net").glob("*"), key=lambda path: (_number(path / "ifindex"), path.name))
-    addressed = _with_address(root)
-    usable = [entry for entry in entries if entry.name != "lo" and _up(entry) and _may_have(entry, addressed)]
-    fabric = [entry for entry in usable if entry.name.startswith("ib")]
-    plain = [entry for entry in usable if not entry.name.startswith(_LEFT_OUT)]
+    """A net for each interface that NCCL's sockets would use: those with an IPv4 address first, by their numbers."""
+    first, second = _routed(root), _with_ipv6(root)
+    names = first | second
+
+    def place(entry: Path) -> tuple[bool, int, str]:
+        return bool(first) and entry.name not in first, _number(entry / "ifindex"), entry.name
+
+    entries = sorted((root / "sys/class/net").glob("*"), key=place)
+    usable = [entry for entry in entries if _up(entry) and (entry.name == "lo" or _may_have(entry, names))]
     nets = []
-    for number, entry in enumerate(fabric or plain or usable):
+    for number, entry in enumerate(_chosen(usable)[:_MOST_INTERFACES]):
         speed = _number(entry / "speed")
         attributes = {
             "name": entry.name,
@@ -133,7 +138,7 @@ def sockets(root: Path) -> list[Net]:
             "latency": "0",
             "speed": str(speed if speed > 0 else _SOCKET_MBPS),
             "port": "0",
-            "guid": "0x0",
+            "guid": f"0x{number:x}",
             "maxconn": str(_SOCKET_CONNECTIONS),
             "gdr": "0",
         }
@@ -142,6 +147,14 @@ def sockets(root: Path) -> list[Net]:
             device = None
         nets.append(Net(attributes, device, device))
     return nets
+
+
+def _chosen(usable: list[Path]) -> list[Path]:
+    """IP over InfiniBand, else anything but _LAST, else the first of these that is there."""
+    choices = [[entry for entry in usable if entry.name.startswith("ib")]]
+    choices.append([entry for entry in usable if not entry.name.startswith(_LAST)])
+    choices += [[entry for entry in usable if entry.name.startswith(prefix)] for prefix in _LAST]
+    return next((choice for choice in choices if choice), [])
 
 
 def _number(path: Path) -> int:
@@ -157,12 +170,15 @@ def _up(entry: Path) -> bool:
     return up and sysfs.text(entry / "operstate") not in ("down", "lowerlayerdown", "notpresent")
 
 
-def _with_address(root: Path) -> set[str]:
-    """Interfaces that have a route or an IPv6 address; empty where the tree does not tell."""
-    routes = sysfs.text(root / "proc/net/route").splitlines()[1:]
-    names = {line.split()[0] for line in routes if line.split()}
-    names |= {line.split()[-1] for line in sysfs.text(root / "proc/net/if_inet6").splitlines() if line.split()}
-    return names - {"lo"}
+def _routed(root: Path) -> set[str]:
+    """Interfaces with a route, and so an IPv4 address; empty where the tree does not tell."""
+    lines = sysfs.text(root / "proc/net/route").splitlines()[1:]
+    return {line.split()[0] for line in lines if line.split()} - {"lo"}
+
+
+def _with_ipv6(root: Path) -> set[str]:
+    lines = sysfs.text(root / "proc/net/if_inet6").splitlines()
+    return {line.split()[-1] for line in lines if line.split()} - {"lo"}
 
 
 def _may_have(entry: Path, addressed: set[str]) -> bool:

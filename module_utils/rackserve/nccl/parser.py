@@ -90,6 +90,8 @@ class _Reader:
         self._at = 0
         self._count = 0
         self.ignored: list[tuple[int, str, str]] = []
+        # The first declaration, such as <!DOCTYPE>, that an element's closing tag ended, and the name of that.
+        self._swallowed: tuple[_Node, str] | None = None
 
     def _line(self, back: int = 1) -> int:
         return self._text.count("\n", 0, max(self._at - back, 0)) + 1
@@ -210,8 +212,10 @@ class _Reader:
             if inner.kind == _END and top:
                 return
             if inner.kind == _END:
-                raise Refused(node.line, f"<{node.name}> is not closed (unterminated {node.name})", _unclosed(node))
+                raise self._unterminated(node)
             if inner.kind == _CLOSE and not top:
+                if inner.name != head.name and self._swallowed:
+                    raise self._unterminated(node)
                 if inner.name != head.name:
                     reason = f"</{inner.name}> closes <{head.name}> of line {head.line} (XML Mismatch)"
                     raise Refused(inner.line, reason, f"close <{head.name}> first")
@@ -226,6 +230,8 @@ class _Reader:
             reason = f"<{head.name}> has more than {MAX_CHILDREN} children, the limit up to NCCL 2.28.9"
             raise Refused(inner.line, reason, "leave out what is not needed")
         if inner.kind == _CLOSE:
+            if self._swallowed:
+                raise self._unterminated(inner)
             raise Refused(inner.line, f"</{inner.name}> closes nothing", "delete it")
         child = Element(inner.name, inner.attributes, [], inner.line)
         head.children.append(child)
@@ -242,11 +248,21 @@ class _Reader:
         while depth:
             inner = self._node()
             if inner.kind == _END:
-                reason = f"<{node.name}> is not closed (unterminated {node.name})"
                 if node.kind == _CLOSE:
-                    reason = f"</{node.name}> closes nothing"
-                raise Refused(node.line, reason, _unclosed(node))
+                    raise Refused(node.line, f"</{node.name}> closes nothing", "delete it")
+                raise self._unterminated(node)
             depth += {_OPEN: 1, _CLOSE: -1}.get(inner.kind, 0)
+            if not depth and inner.name != node.name and node.name.startswith("!"):
+                self._swallowed = self._swallowed or (node, inner.name)
+
+    def _unterminated(self, node: _Node) -> Refused:
+        """The end of the file came first; blame what took the closing tag."""
+        name = node.name
+        if self._swallowed:
+            node, closing = self._swallowed
+            reason = f"<{node.name}> is not closed, so </{closing}> closes it (unterminated {name})"
+            return Refused(node.line, reason, _unclosed(node))
+        return Refused(node.line, f"<{name}> is not closed (unterminated {name})", _unclosed(node))
 
 
 def _check_version(system: Element) -> None:
@@ -260,7 +276,7 @@ def _check_version(system: Element) -> None:
 def _unclosed(node: _Node) -> str:
     if node.name.startswith("!"):
         return f"delete <{node.name}: NCCL knows elements and comments only"
-    return "delete it" if node.kind == _CLOSE else f"add </{node.name}>"
+    return "delete it" if node.kind == _CLOSE else f"add </{node.name}> or write <{node.name}/>"
 
 
 def _placed(name: str) -> str:

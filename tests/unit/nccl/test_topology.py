@@ -189,7 +189,9 @@ def test_without_rdma_interfaces_with_an_address_are_used(tmp_path: Path) -> Non
     host.interface("bond0", None, index=12, speed=50000)
     host.interface("docker0", None, index=13)
     host.interface("eno4", None, index=14, state="down")
-    host.put("proc/net/route", "Iface\tDestination\neno1\t00000000\neno2\t00000A0A\nbond0\t0000\ndocker0\t0011\neno4\t00")
+    host.put(
+        "proc/net/route", "Iface\tDestination\neno1\t00000000\neno2\t00000A0A\nbond0\t0000\ndocker0\t0011\neno4\t00"
+    )
     made = observe(tmp_path, [gpu(0, "0000:12:00.0")])
     nets = [element.attributes for element in walk(made.observed) if element.name == "net"]
     assert {net["name"]: (net["dev"], net["speed"]) for net in nets} == {
@@ -236,7 +238,9 @@ def test_gdr_follows_the_class_where_nobody_says(tmp_path: Path) -> None:
     host.pci("pci0000:06/0000:06:00.0", **GPU)
     host.pci("pci0000:07/0000:07:00.0", **{**GPU, "class": "0x030000"})
     given = [{**gpu(i, f"0000:0{i + 6}:00.0"), "gdr": None} for i in range(2)]
-    found = {e.attributes["dev"]: e.attributes["gdr"] for e in walk(observe(tmp_path, given).observed) if e.name == "gpu"}
+    found = {
+        e.attributes["dev"]: e.attributes["gdr"] for e in walk(observe(tmp_path, given).observed) if e.name == "gpu"
+    }
     assert found == {"0": "1", "1": "0"}
 
 
