@@ -95,12 +95,12 @@ def _links(old: Mapping[str, _Device], new: Mapping[str, _Device]) -> Iterator[F
         lanes = [_number(given.get("link_width")) for given in (before, now)]
         if lanes[0] != lanes[1]:
             why = f"its link had {lanes[0]} lanes and has {lanes[1]}"
-            yield _worse_or_better("link-narrower", "link-wider", where, why, lanes[1] < lanes[0])
+            yield _worse_or_better(("link-narrower", "link-wider"), where, why, _RESEAT, lanes[1] < lanes[0])
         speeds = [given.get("link_speed", "") for given in (before, now)]
         rates = [sysfs.speed_gts(speed) for speed in speeds]
         if speeds[0] != speeds[1]:
             why = f"its link was of {speeds[0] or 'unknown speed'} and is of {speeds[1] or 'unknown speed'}"
-            yield _worse_or_better("link-slower", "link-faster", where, why, rates[1] < rates[0])
+            yield _worse_or_better(("link-slower", "link-faster"), where, why, _RESEAT, rates[1] < rates[0])
         ids = [" ".join(given.get(name, "?") for name in sysfs.IDS) for given in (before, now)]
         if ids[0] != ids[1]:
             yield finding("warning", "card-differs", where, f"its ids were {ids[0]} and are {ids[1]}", _MOVED)
@@ -117,7 +117,7 @@ def _nvlinks(old: Mapping[str, _Device], new: Mapping[str, _Device]) -> Iterator
         if counts[0] != counts[1]:
             why = f"it had {counts[0]} active NVLinks and has {counts[1]}"
             fix = "nvidia-smi nvlink -s names the links; journalctl -k for Xid 74; look at Fabric Manager"
-            yield _worse_or_better("nvlinks-fewer", "nvlinks-more", f"GPU {name}", why, counts[1] < counts[0], fix)
+            yield _worse_or_better(("nvlinks-fewer", "nvlinks-more"), f"GPU {name}", why, fix, counts[1] < counts[0])
 
 
 def _nets(old: Mapping[str, _Device], new: Mapping[str, _Device]) -> Iterator[Finding]:
@@ -129,7 +129,7 @@ def _nets(old: Mapping[str, _Device], new: Mapping[str, _Device]) -> Iterator[Fi
         if rates[0] != rates[1]:
             why = f"it ran at {rates[0] / 1000:g} Gb/s and runs at {rates[1] / 1000:g}"
             fix = "look at the cable and the switch port"
-            yield _worse_or_better("nic-slower", "nic-faster", f"adapter {name}", why, rates[1] < rates[0], fix)
+            yield _worse_or_better(("nic-slower", "nic-faster"), f"adapter {name}", why, fix, rates[1] < rates[0])
         if before.get("gdr") == "1" and now.get("gdr") == "0":
             why = "it no longer reaches the memory of GPUs"
             fix = "modprobe nvidia-peermem, or open kernel modules of the driver for DMA-BUF"
@@ -147,10 +147,10 @@ def _cpus(old: Mapping[str, _Device], new: Mapping[str, _Device]) -> Iterator[Fi
                 yield finding("warning", "cpu-differs", f"NUMA node {node}", why, _MOVED)
 
 
-def _worse_or_better(worse: str, better: str, where: str, why: str, is_worse: bool, fix: str = _RESEAT) -> Finding:
+def _worse_or_better(codes: tuple[str, str], where: str, why: str, fix: str, is_worse: bool) -> Finding:
     if is_worse:
-        return finding("error", worse, where, why, fix)
-    return finding("note", better, where, why, "nothing to do")
+        return finding("error", codes[0], where, why, fix)
+    return finding("note", codes[1], where, why, "nothing to do")
 
 
 def _number(text: Any) -> int:

@@ -20,7 +20,7 @@ _MIG_ON = 1
 
 @dataclass(frozen=True)
 class Gpu:
-    """index and bus_id as NCCL has them; gdr None: to be judged by its class; nvlinks: a bus id for each active link."""
+    """index and bus_id as NCCL has them; gdr None: judged by its class; nvlinks: a bus id for each active link."""
 
     index: int
     bus_id: str

@@ -62,3 +62,12 @@ def replace(path: Path, text: str) -> None:
         with contextlib.suppress(FileNotFoundError):
             Path(name).unlink()
         raise
+
+
+def settle(path: Path, text: str) -> None:
+    """Replace a file in one step, or remove it where `text` is empty. Raises OSError."""
+    if text:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace(path, text)
+    else:
+        path.unlink()

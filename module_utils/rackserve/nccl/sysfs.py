@@ -36,7 +36,7 @@ def real(root: Path, path: Path) -> Path | None:
             continue
         step = done / part
         if step.is_symlink():
-            target = Path(os.readlink(step))
+            target = step.readlink()
             if target.is_absolute():
                 # A tree copied for a test may hold its own absolute paths.
                 inside = top == target or top in target.parents
