@@ -43,8 +43,10 @@ author: [rackserve contributors]
 """
 
 EXAMPLES = r"""
-- name: Know what NCCL sees
+- name: Judge a tree that was copied from a host
   nccl_topology:
+    root: /srv/copies/node7
+    gpus: [{index: 0, bus_id: "00000000:18:00.0", compute_capability: "9.0", gdr: true, nvlinks: []}]
 
 - name: Keep it, and see what changed
   nccl_topology:

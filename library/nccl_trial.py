@@ -9,8 +9,8 @@ DOCUMENTATION = r"""
 module: nccl_trial
 short_description: Give a topology to NCCL where a trial showed that it helps
 description:
-  - Judges I(candidate) by NCCL's own rules, against the devices of the host, and by what C(files/nccl/all_reduce.py)
-    measured with and without it, and NCCL's own dumps of both.
+  - Judges I(candidate) by NCCL's own rules, against the devices of the host, and by what the program C(all_reduce.py)
+    of the role C(nccl) measured with and without it, and NCCL's own dumps of both.
   - Where all of that is in order, it is written to I(dest) in one step; otherwise I(dest) is removed, and NCCL detects
     everything by itself.
 options:

@@ -49,7 +49,7 @@ REFUSAL_LIMIT_S = 60.0
 
 
 def load_program() -> Any:
-    path = REPO / "files/nccl/all_reduce.py"
+    path = REPO / "roles/nccl/files/all_reduce.py"
     spec = importlib.util.spec_from_file_location("all_reduce", path)
     if not spec or not spec.loader:
         sys.exit(f"{path} is not there; copy the whole repository")
@@ -81,7 +81,7 @@ def show_refusals(stopped: dict[str, Any]) -> list[str]:
     """Print what NCCL says to the blueprint's file and network, beside what we say; those it came up with."""
     ours = {
         "blueprint-file": errors(lint(BLUEPRINT_FILE.read_bytes()))[0],
-        "blueprint-net": str(judge("NCCL_NET", BLUEPRINT_NET["NCCL_NET"], "none")),
+        "blueprint-net": getattr(judge("NCCL_NET", BLUEPRINT_NET["NCCL_NET"], "none"), "why", "nothing"),
     }
     bad = []
     for name, says in ours.items():

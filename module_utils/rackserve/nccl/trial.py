@@ -23,7 +23,7 @@ def judge_trial(
 ) -> tuple[bool, list[Finding]]:
     """(whether NCCL is given `candidate`, findings).
 
-    result: what files/nccl/all_reduce.py wrote for the variants `default` and `injected`; dumps: the topologies NCCL
+    result: what the role's all_reduce.py wrote for the variants `default` and `injected`; dumps: the topologies NCCL
     found under each. use: `inject` takes it unless it is slower, `measure` only where it is faster. An error finding
     says why it is not taken, a note what was measured.
     """
@@ -81,15 +81,14 @@ def _came_up(result: Mapping[str, Any]) -> list[Finding]:
 def _same_devices(dumps: Mapping[str, str]) -> list[Finding]:
     """NCCL has to find the same GPUs, adapters and NVLinks with it as without it."""
     try:
-        trees = [read(dumps[name]) for name in (DEFAULT, INJECTED)]
+        before, after = (read(dumps[name]) for name in (DEFAULT, INJECTED))
     except (KeyError, Refused, TopologyError) as problem:
         return [finding("error", "trial-without-dump", "trial", f"NCCL's own dump is missing: {problem}", _FIX)]
-    kept = [sorted(_ends(tree)) for tree in trees]
-    if kept[0] != kept[1]:
-        lost = differences(*trees)
+    if sorted(_ends(before)) != sorted(_ends(after)):
+        lost = differences(before, after)
         why = f"with it NCCL finds other devices: {'; '.join(lost[:3])}"
         return [finding("error", "topology-other-devices", "topology", why, _FIX)]
-    changed = differences(*trees, without=(*PASSING, "link_speed"))
+    changed = differences(before, after, without=(*PASSING, "link_speed"))
     if changed:
         why = f"with it NCCL sees {len(changed)} differences: {'; '.join(changed[:3])}"
         return [finding("note", "topology-changes", "topology", why, "nothing to do, if that was meant")]

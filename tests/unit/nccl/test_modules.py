@@ -217,7 +217,7 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     (package / "__init__.py").write_text(STAND_IN)
     (package / "distributed.py").write_text(STAND_IN_DIST)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    spec = importlib.util.spec_from_file_location("all_reduce", REPO / "files/nccl/all_reduce.py")
+    spec = importlib.util.spec_from_file_location("all_reduce", REPO / "roles/nccl/files/all_reduce.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
