@@ -23,7 +23,7 @@ class Variable(NamedTuple):
 
 
 class Detected(NamedTuple):
-    """What a host shows: adapters as NCCL_IB_HCA takes them, empty without RDMA, and the worst way of a GPU to one."""
+    """What a host shows: adapters as NCCL_IB_HCA takes them, empty without RDMA, and the way of GPUs to them."""
 
     ib_hca: str = ""
     distance: str = ""
@@ -106,7 +106,10 @@ def detect(rdma: Mapping[str, Any], observed: Element | None) -> Detected:
 
 
 def distance(observed: Element) -> str:
-    """How far the GPU that has it worst is from its nearest adapter: PIX, PXB, PHB or SYS; empty without either."""
+    """How far the nearest pair of a GPU and an adapter is apart: PIX, PXB, PHB or SYS; empty without either.
+
+    PHB: every adapter hangs on the root complex. GPUs that are farther than another reach its adapters over NVLink.
+    """
     gpus: list[tuple[str, ...]] = []
     nets: list[tuple[str, ...]] = []
 
@@ -121,7 +124,7 @@ def distance(observed: Element) -> str:
     go(observed, ())
     if not gpus or not nets:
         return ""
-    return max((min((_between(gpu, net) for net in nets), key=_DISTANCES.index) for gpu in gpus), key=_DISTANCES.index)
+    return min((_between(gpu, net) for gpu in gpus for net in nets), key=_DISTANCES.index)
 
 
 def _between(one: tuple[str, ...], other: tuple[str, ...]) -> str:

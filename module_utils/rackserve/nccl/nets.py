@@ -15,6 +15,7 @@ _SOCKET_CONNECTIONS = 65536
 _SOCKET_MBPS = 10000
 _LINK_LAYERS = ("InfiniBand", "Ethernet")
 _ACTIVE = "4:"
+_EFA = "efa"
 _DMABUF_KERNEL = (5, 12)
 _INTERFACE_UP = 0x1
 _LAST = ("docker", "lo", "virbr")
@@ -40,11 +41,6 @@ class Net:
     @property
     def merged(self) -> bool:
         return self.device != self.own
-
-
-def find(root: Path) -> list[Net]:
-    """Active RDMA ports; interfaces with an address where there is none."""
-    return rdma(root) or sockets(root)
 
 
 def peer_memory(root: Path) -> bool:
@@ -81,8 +77,10 @@ def rdma(root: Path) -> list[Net]:
         if own is None:
             continue
         ports = sorted((entry / "ports").glob("*"), key=lambda path: _natural(path.name))
-        active = [port for port in ports if _active(port)]
-        device = _merged(own)
+        # EFA's link layer is none that NCCL itself takes: Amazon's plugin lists it, at its own device.
+        plugin = _driver(root, own) == _EFA
+        active = [port for port in ports if _active(port, plugin)]
+        device = own if plugin else _merged(own)
         for port in active:
             # As NCCL counts: ports of the same card before it are added to its own number, so a second port becomes 3.
             others = sum(net.device == device for net in nets)
@@ -100,8 +98,14 @@ def rdma(root: Path) -> list[Net]:
     return nets
 
 
-def _active(port: Path) -> bool:
-    return sysfs.text(port / "state").startswith(_ACTIVE) and sysfs.text(port / "link_layer") in _LINK_LAYERS
+def _active(port: Path, any_layer: bool) -> bool:
+    active = sysfs.text(port / "state").startswith(_ACTIVE)
+    return active and (any_layer or sysfs.text(port / "link_layer") in _LINK_LAYERS)
+
+
+def _driver(root: Path, device: Path) -> str:
+    found = sysfs.real(root, sysfs.below(root, device) / "driver")
+    return found.name if found else ""
 
 
 def _merged(own: Path) -> Path:

@@ -10,6 +10,7 @@ from typing import Any
 from ..preflight.findings import Finding, finding
 from . import nets, sysfs
 from .document import system, write
+from .environment import distance
 from .gpus import Gpu, from_facts
 from .parser import Element
 
@@ -44,10 +45,16 @@ def observe(root: Path, gpus: Iterable[Any]) -> Topology:
     known = from_facts(gpus)
     for gpu in known:
         tree.add_gpu(gpu)
-    for net in nets.find(root):
+    ports = nets.rdma(root)
+    for net in ports or nets.sockets(root):
         tree.add_net(net)
     observed = system([_sorted(cpu) for cpu in tree.cpus.values()])
-    return Topology(observed, injectable(observed), tree.findings + _judge(tree, known))
+    findings = tree.findings + _judge(tree, known)
+    if ports and distance(observed) == "PHB":
+        why = "no GPU reaches one by switches alone, so GPUDirect RDMA is off at NCCL's default level, PXB"
+        fix = "engines over several hosts get NCCL_NET_GDR_LEVEL=PHB; a virtual machine may need a topology"
+        findings.append(finding("note", "adapters-at-root", "adapters", why, fix))
+    return Topology(observed, injectable(observed), findings)
 
 
 def injectable(observed: Element) -> Element:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from jinja2 import Environment
 from rackserve.nccl.document import read
 from rackserve.nccl.environment import TOPOLOGY_FILE, Detected, as_environment, detect, distance, engine_variables
 from rackserve.nccl.environment import reasons as why_of
 from rackserve.nccl.names import NCCL, NVSHMEM
 from rackserve.nccl.variables import DEAD, DIAGNOSIS, HARMFUL, RANGES, RENAMED, TUNING, WORDS, judge
+from rackserve.plan.arguments import engine_environment
 
 from .host import FIXTURES, REPO
 
@@ -26,6 +28,25 @@ def test_one_host_needs_next_to_nothing() -> None:
     assert names() == minimal
     assert names(fabric="infiniband", detected=IB, parts=["deepep"]) == minimal
     assert names(topology_use="measure") == {**minimal, "NCCL_TOPO_FILE": TOPOLOGY_FILE}
+
+
+@pytest.mark.parametrize("use", ["observe", "measure", "inject"])
+def test_the_plan_tells_engines_what_the_profile_says(use: str) -> None:
+    instance = {"address": "10.0.0.1", "gpu_ids": [0, 1]}
+    given = {"omp_threads": 1, "interface": "bond0", "ready_timeout_s": 60, "topology_use": use}
+    gpu = engine_environment(instance, {}, "cuda", **given)
+    assert (gpu["NCCL_SOCKET_IFNAME"], gpu["NCCL_DEBUG"]) == ("lo", "WARN")
+    assert gpu.get("NCCL_TOPO_FILE") == (None if use == "observe" else TOPOLOGY_FILE)
+    assert not [name for name in engine_environment(instance, {}, "cpu", **given) if name.startswith("NCCL_")]
+    connected = engine_environment(instance, {"kv_transfer_config": {"kv_connector": "x"}}, "cuda", **given)
+    assert connected["NCCL_SOCKET_IFNAME"] == "bond0"
+
+
+def test_the_environment_file_carries_reasons() -> None:
+    instance = {"env": {"NCCL_DEBUG": "WARN", "X": "1"}, "env_reasons": {"NCCL_DEBUG": "says why"}}
+    template = (REPO / "roles/vllm/templates/vllm.env.j2").read_text()
+    text = Environment(trim_blocks=True, autoescape=False).from_string(template).render(instance=instance)  # noqa: S701 - text, not HTML
+    assert text.splitlines()[1:] == ["# says why", "NCCL_DEBUG=WARN", "X=1"]
 
 
 def test_several_hosts_name_adapters_and_interface() -> None:
@@ -91,7 +112,9 @@ DISTANT = """<system version="1"><cpu numaid="0"><pci busid="a"><pci busid="b"><
 def test_distances_over_switches_and_cpus() -> None:
     assert distance(read(DISTANT % "")) == "PXB"
     other = '<cpu numaid="1"><pci busid="g1"><gpu dev="1"/></pci></cpu>'
-    assert distance(read(DISTANT % other)) == "SYS"
+    assert distance(read(DISTANT % other)) == "PXB"
+    apart = '<system version="1"><cpu numaid="0"><pci busid="n"><nic><net name="x"/></nic></pci></cpu>%s</system>'
+    assert distance(read(apart % other)) == "SYS"
     assert distance(read('<system version="1"/>')) == ""
 
 

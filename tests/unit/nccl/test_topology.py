@@ -148,7 +148,19 @@ def test_a_virtual_function_of_a_virtual_machine_loses_its_place(tmp_path: Path)
     host.pci("pci0002:00/0002:00:00.0", numa_node=-1, **GPU)
     made = observe(tmp_path, [gpu(0, "0002:00:00.0")])
     assert paths(made) == {"gpu0": "-1 0002:00:00.0", "mlx5_0": "-1"}
-    assert [(item["code"], item["where"]) for item in made.findings] == [("vf-merged", "adapter mlx5_0")]
+    assert [(item["code"], item["where"]) for item in made.findings] == [
+        ("vf-merged", "adapter mlx5_0"),
+        ("adapters-at-root", "adapters"),
+    ]
+
+
+def test_adapters_on_the_root_complex_are_told(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    host.cpuinfo()
+    host.hca("mlx5_0", host.pci("pci0000:10/0000:10:00.0", **NIC))
+    host.pci("pci0000:12/0000:12:00.0", **GPU)
+    made = observe(tmp_path, [gpu(0, "0000:12:00.0")])
+    assert [(item["severity"], item["code"]) for item in made.findings] == [("note", "adapters-at-root")]
 
 
 def test_a_bond_is_one_adapter_on_the_first_function(tmp_path: Path) -> None:
@@ -162,6 +174,27 @@ def test_a_bond_is_one_adapter_on_the_first_function(tmp_path: Path) -> None:
     net = next(element for element in walk(made.observed) if element.name == "net")
     assert net.attributes["name"] == "mlx5_bond_0" and net.attributes["speed"] == "200000"
     assert paths(made) == {"mlx5_bond_0": "0 0000:11:00.0"}
+
+
+def test_efa_stands_at_its_own_device(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    host.cpuinfo()
+    host.pci("pci0000:10/0000:10:01.0", **LINK)
+    where = host.pci("pci0000:10/0000:10:01.0/0000:10:1b.0", **{**NIC, "vendor": "0x1d0f", "device": "0xefa0"})
+    (tmp_path / "sys/bus/pci/drivers/efa").mkdir(parents=True)
+    host.link(f"{where}/driver", "sys/bus/pci/drivers/efa")
+    host.hca("rdmap16s27", where, ports=({"link_layer": "Unspecified", "rate": "100 Gb/sec (4X EDR)"},))
+    assert paths(observe(tmp_path, [])) == {"rdmap16s27": "0 0000:10:1b.0"}
+
+
+def test_ports_of_one_adapter_count_on(tmp_path: Path) -> None:
+    """As ncclIbGetPciPath counts: ports of the same card before it are added to a port's own number."""
+    host = Host(tmp_path)
+    host.cpuinfo()
+    host.pci("pci0000:10/0000:10:01.0", **LINK)
+    host.hca("mlx5_0", host.pci("pci0000:10/0000:10:01.0/0000:11:00.0", **NIC), ports=({}, {}))
+    nets = [element.attributes for element in walk(observe(tmp_path, []).observed) if element.name == "net"]
+    assert [(net["name"], net["dev"], net["port"]) for net in nets] == [("mlx5_0", "0", "1"), ("mlx5_0", "1", "3")]
 
 
 def test_what_is_not_active_or_no_device_is_left_out(tmp_path: Path) -> None:
