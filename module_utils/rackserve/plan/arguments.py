@@ -6,6 +6,7 @@ import json
 import re
 from typing import Any
 
+from ..nccl.environment import Variable, as_environment, engine_variables
 from .findings import Findings, did_you_mean, show
 from .known import argument_advice, environment_advice
 
@@ -137,6 +138,20 @@ def engine_argv(release: dict[str, Any], instance: dict[str, Any], args: dict[st
     ]
 
 
+def _meeting_place(instance: dict[str, Any], args: dict[str, Any], interface: str) -> tuple[str, str]:
+    return (instance["address"], interface) if args.get("kv_transfer_config") else ("127.0.0.1", "lo")
+
+
+def communication(
+    instance: dict[str, Any], args: dict[str, Any], device: str, *, interface: str, topology_use: str
+) -> list[Variable]:
+    """What an engine tells NCCL, with reasons; nothing on CPUs."""
+    if device != "cuda":
+        return []
+    _, interface = _meeting_place(instance, args, interface)
+    return engine_variables(hosts=1, interface=interface, topology_use=topology_use)
+
+
 def engine_environment(
     instance: dict[str, Any],
     args: dict[str, Any],
@@ -145,26 +160,27 @@ def engine_environment(
     omp_threads: int,
     interface: str,
     ready_timeout_s: int,
+    topology_use: str = "observe",
 ) -> dict[str, str]:
     """The environment of an engine: what every engine needs, then the device's.
 
     All ranks of an engine are on one host, so what they open among each other (unauthenticated, on ports nobody plans)
     stays on its loopback. Only a KV connector, which other engines talk to, gets the cluster's address.
+    topology_use: what the hardware profile says of NCCL's topology, observe, measure or inject.
     """
-    address = instance["address"]
-    if not args.get("kv_transfer_config"):
-        address, interface = "127.0.0.1", "lo"
+    address, meeting = _meeting_place(instance, args, interface)
     env = {
         "VLLM_HOST_IP": address,
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_ENGINE_READY_TIMEOUT_S": str(ready_timeout_s),
         "HF_HUB_OFFLINE": "1",
-        "GLOO_SOCKET_IFNAME": interface,
+        "GLOO_SOCKET_IFNAME": meeting,
     }
+    variables = communication(instance, args, device, interface=interface, topology_use=topology_use)
+    env.update(as_environment(variables))
     if device == "cuda":
         env["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
         env["CUDA_VISIBLE_DEVICES"] = ",".join(str(gpu) for gpu in instance["gpu_ids"])
-        env["NCCL_SOCKET_IFNAME"] = interface
     else:
         env["OMP_NUM_THREADS"] = str(omp_threads)
         env["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"

@@ -7,10 +7,12 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from ..nccl.environment import reasons
 from .arguments import (
     check_arguments,
     check_environment,
     check_names,
+    communication,
     drop_nulls,
     engine_argv,
     engine_environment,
@@ -378,8 +380,14 @@ def _instances(
             omp_threads=hardware["omp_threads"],
             interface=interface,
             ready_timeout_s=ready_s,
+            topology_use=hardware["nccl_topology"],
         )
         instance["env"] = dict(sorted({**env, **item.env}.items()))
+        told = communication(
+            instance, item.args, context.device, interface=interface, topology_use=hardware["nccl_topology"]
+        )
+        if told:
+            instance["env_reasons"] = {name: why for name, why in reasons(told).items() if name not in item.env}
         instances.append(instance)
     return instances
 

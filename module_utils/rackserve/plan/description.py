@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..nccl.environment import TOPOLOGY_USES
 from .gpu_settings import GPU_SETTINGS
 from .schema import Field
 from .sets.known import DISTRIBUTIONS
@@ -323,6 +324,12 @@ HARDWARE = Field(
         "omp_threads": _whole("OpenMP threads of a CPU engine.", 1, 1, 512),
         "fabric_manager": Field(
             "flag", "The host has to run Fabric Manager; default: its `machine` has NVSwitches.", nullable=True
+        ),
+        "nccl_topology": Field(
+            "text",
+            "NCCL's topology: observe (record it), measure (inject it where a measurement is faster), inject.",
+            default="observe",
+            choices=TOPOLOGY_USES,
         ),
         "machine": Field("argument", "The machine that the lab simulates; hardware/profile.py checks it."),
         "sources": Field("argument", "Where values come from: citations by id."),

@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from ..nccl import variables as nccl
+
 
 class Advice(NamedTuple):
     """A finding without its place."""
@@ -18,6 +20,7 @@ class Advice(NamedTuple):
     fix: str
 
 
+_COMMUNICATION = ("NCCL_", "NVSHMEM_", "UCX_")
 _SECRET_NAME = re.compile(r"(^|_)(API_KEY|TOKEN|PASSWORD|SECRET)(_|$)")
 _GONE = "is not an option of this vLLM: the engine would exit with code 2"
 
@@ -95,7 +98,6 @@ BAD_ARG_VALUES: dict[tuple[str, str], tuple[str, str, str]] = {
 }
 
 _VLLM_GONE = "is no variable of this vLLM, and the engine refuses to start with an unknown VLLM_ name"
-_NCCL_TUNING = "is for tuning, not for production; on 4 x H100 a set of them made small all-reduces twice as slow"
 
 REFUSED_ENV: dict[str, tuple[str, str]] = {
     "VLLM_GPU_MEMORY_UTILIZATION": (_VLLM_GONE, "Use engine_args.gpu_memory_utilization."),
@@ -110,9 +112,6 @@ REFUSED_ENV: dict[str, tuple[str, str]] = {
     "VLLM_SERVER_DEV_MODE": ("opens unauthenticated control endpoints", "Leave it out."),
     "VLLM_PORT": ("is not the HTTP port", "Use port_base."),
     "PROMETHEUS_MULTIPROC_DIR": ("leaves stale files that corrupt gauges", "Leave it out: vLLM sets its own."),
-    "NCCL_TIMEOUT": ("is unknown to NCCL", "Use engine_args.distributed_timeout_seconds."),
-    "NCCL_NVLINK_ENABLE": ("is unknown to NCCL; NVLink is used where it is", "Leave it out."),
-    "NCCL_TOPO_FILE": ("replaces what NCCL detects; a wrong file is worse than none", "Leave it out."),
     "CUDA_MEMORY_POOL_DISABLED": ("is unknown to CUDA and PyTorch", "Leave it out."),
     "CUDA_MALLOC_HEAP_SIZE": ("is unknown to CUDA and PyTorch", "Leave it out."),
     "LD_PRELOAD": ("would load code the release does not contain", "Leave it out."),
@@ -127,15 +126,6 @@ MANAGED_ENV: dict[str, str] = {
     "RACKSERVE_CONFIG_SHA256": "nothing: it is filled in on the host",
 }
 ADVISED_ENV: dict[str, tuple[str, str, str]] = {
-    **{
-        name: ("untuned-nccl", _NCCL_TUNING, "Leave it out, or prove it by a measurement and name the exception.")
-        for name in (
-            *("NCCL_ALGO", "NCCL_PROTO", "NCCL_MIN_NCHANNELS", "NCCL_MAX_NCHANNELS", "NCCL_BUFFSIZE"),
-            *("NCCL_SOCKET_NTHREADS", "NCCL_NSOCKS_PERTHREAD", "NCCL_CROSS_NIC", "NCCL_IB_QPS_PER_CONNECTION"),
-            *("NCCL_P2P_LEVEL", "NCCL_NET_GDR_LEVEL"),
-        )
-    },
-    "NCCL_IB_DISABLE": ("untuned-nccl", "makes NCCL use TCP", "Leave it out; describe the fabric in network.fabric."),
     "NVIDIA_TF32_OVERRIDE": ("pointless-env", "changes FP32 results and nothing for BF16 or FP8", "Leave it out."),
     "CUBLAS_WORKSPACE_CONFIG": ("pointless-env", "is for determinism, not for speed", "Leave it out."),
     "TORCH_CUDNN_V8_API_ENABLED": ("pointless-env", "is unknown to current PyTorch", "Leave it out."),
@@ -184,11 +174,9 @@ def environment_advice(name: str, value: str, fabric: str, kv_connector: bool) -
         advice = Advice("error", "managed-env", f"{name} is set by the plan.", fix)
     elif _SECRET_NAME.search(name.upper()):
         advice = Advice("error", "secret-in-env", f"{name} looks like a secret.", "Put it into the vault file.")
-    elif name == "NCCL_NET" and ":" in value:
-        why = "NCCL_NET takes a plugin's name (IB, Socket), not adapters: NCCL fails with ncclInvalidUsage."
-        advice = Advice("error", "bad-env-value", why, "Leave it out; choose adapters with NCCL_IB_HCA.")
-    elif name == "NCCL_IB_GID_INDEX" and fabric != "roce":
-        advice = Advice("error", "bad-env-value", "NCCL_IB_GID_INDEX is only for RoCE.", "Leave it out.")
+    elif name.startswith(_COMMUNICATION):
+        verdict = nccl.judge(name, value, fabric)
+        advice = Advice(*verdict) if verdict else None
     elif name == "PYTORCH_CUDA_ALLOC_CONF" and "expandable_segments:True" in value and kv_connector:
         why = f"{name}: expandable segments break every KV connector."
         advice = Advice("error", "bad-env-value", why, "Leave it out.")

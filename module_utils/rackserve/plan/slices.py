@@ -32,7 +32,14 @@ def build_slices(
         cuda = plan["cuda"] if has_gpus else None
         settings = host_gpu_settings(plan["gpu_settings"], mine, plan["hardware"], has_gpus)
         fabric = plan["fabric"] if has_gpus else None
-        for_gpus = {"nvidia_driver": driver, "cuda": cuda, "gpu_settings": settings, "rdma_fabric": fabric}
+        nccl = _nccl(plan["hardware"]) if has_gpus else None
+        for_gpus = {
+            "nvidia_driver": driver,
+            "cuda": cuda,
+            "gpu_settings": settings,
+            "rdma_fabric": fabric,
+            "nccl": nccl,
+        }
         roles = ["host_baseline", *(role for role, wanted in for_gpus.items() if wanted), "firewall"]
         roles += ["serving_runtime", "model_store", "vllm"] if mine else []
         roles += ["load_balancer"] if is_gateway else []
@@ -50,6 +57,7 @@ def build_slices(
             "cuda": cuda,
             "gpu_settings": settings,
             "fabric": fabric,
+            "nccl": nccl,
             "models": models(item for item in plan["deployments"] if item["name"] in names),
             "instances": mine,
             "gateway": gateway if is_gateway else None,
@@ -58,6 +66,13 @@ def build_slices(
             "take_over": described["take_over"],
         }
     return slices
+
+
+def _nccl(hardware: dict[str, Any] | None) -> dict[str, str] | None:
+    """{hardware, topology: observe, measure or inject}; None without GPUs."""
+    if not hardware or hardware["device"] != "cuda":
+        return None
+    return {"hardware": hardware["id"], "topology": hardware["nccl_topology"]}
 
 
 def models(deployments: Any) -> list[dict[str, Any]]:
