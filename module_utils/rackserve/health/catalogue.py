@@ -33,7 +33,5 @@ def chosen(level: str = FAST, only: Iterable[str] = (), skip: Iterable[str] = ()
             raise SelectionError(f"no check {name!r}{f'; did you mean {near[0]}?' if near else ''}")
     levels = (FAST, DEEP) if level == DEEP or only else (FAST,)
     return [
-        check
-        for check in CHECKS
-        if check.level in levels and (not only or check.id in only) and check.id not in skip
+        check for check in CHECKS if check.level in levels and (not only or check.id in only) and check.id not in skip
     ]

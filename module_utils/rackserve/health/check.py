@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Callable, NamedTuple
 
 if TYPE_CHECKING:
@@ -48,3 +49,11 @@ class Check(NamedTuple):
     judge: Callable[[Look], list[Problem]]
     caused_by: tuple[str, ...] = ()
     level: str = FAST
+
+
+def text(path: Path) -> str:
+    """A small file's text; empty where there is none, or where it cannot be read."""
+    try:
+        return path.read_text("ascii", "replace").strip()
+    except OSError:
+        return ""

@@ -10,7 +10,7 @@ from typing import Any
 from .check import CRITICAL, DEEP, WARNING, Check, NotHere, Problem, Unreadable
 from .look import Look
 
-DIAG_S, NCCL_S, BANDWIDTH_S = 900.0, 300.0, 60.0
+BANDWIDTH_S = 60
 LINE_SHARE = 0.9
 _BUSBW = re.compile(r"Avg bus bandwidth\s*:\s*([\d.]+)")
 _BANDWIDTH = re.compile(r"^\s*\d+\s+\d+\s+[\d.]+\s+([\d.]+)", re.MULTILINE)
@@ -27,9 +27,9 @@ def _drained(look: Look) -> None:
 
 
 def _measure(look: Look, words: list[str]) -> str:
-    if look.tools.run is None:
+    if look.tools.measure is None:
         raise Unreadable("nothing can be measured on a copied tree")
-    code, out, err = look.tools.run(words)
+    code, out, err = look.tools.measure(words)
     if code == _NOT_FOUND:
         raise NotHere(f"{words[0]} is not installed")
     if code:
@@ -41,9 +41,9 @@ def _measure(look: Look, words: list[str]) -> str:
 def _diag(look: Look) -> list[Problem]:
     look.gpus()
     _drained(look)
-    if look.tools.run is None:
+    if look.tools.measure is None:
         raise Unreadable("nothing can be measured on a copied tree")
-    code, out, err = look.tools.run(["dcgmi", "diag", "-r", str(look.expect.get("diag_level") or 2), "-j"])
+    code, out, err = look.tools.measure(["dcgmi", "diag", "-r", str(look.expect.get("diag_level") or 2), "-j"])
     if code == _NOT_FOUND:
         raise NotHere("dcgmi is not installed")
     try:
@@ -96,7 +96,7 @@ def _write(look: Look) -> list[Problem]:
 
     def judge(port: Any) -> list[Problem]:
         words = ["--report_gbits", "-F", "-s", "8388608", "-D", "3", "-d", port.hca, "-i", port.number]
-        out = _measure(look, ["timeout", str(int(BANDWIDTH_S)), "sh", "-c", _LOOPBACK, "sh", *words])
+        out = _measure(look, ["timeout", str(BANDWIDTH_S), "sh", "-c", _LOOPBACK, "sh", *words])
         seen = _BANDWIDTH.findall(out)
         if not seen:
             raise Unreadable(f"{port.subject}: ib_write_bw printed no bandwidth")
@@ -105,7 +105,7 @@ def _write(look: Look) -> list[Problem]:
         least = ((look.expect.get("fabric") or {}).get("rate_gbps") or port.rate_gbps) * LINE_SHARE
         return [Problem(port.subject, f"{gbps:g} Gb/s, 90 % of its rate is {least:g}")] if gbps < least else []
 
-    if look.tools.run is not None and look.tools.run(["ib_write_bw", "--version"])[0] == _NOT_FOUND:
+    if look.tools.measure is not None and look.tools.measure(["ib_write_bw", "--version"])[0] == _NOT_FOUND:
         raise NotHere("ib_write_bw is not installed")
     return look.over(ports, judge)
 

@@ -78,9 +78,11 @@ def _model(look: Look) -> list[Problem]:
     if not wanted:
         return _same("name")(look)
     return each(
-        lambda gpu, _: [Problem(gpu.subject, f"{gpu.get('name')}, the plan says {wanted}")]
-        if gpu.get("name") not in (wanted, None)
-        else []
+        lambda gpu, _: (
+            [Problem(gpu.subject, f"{gpu.get('name')}, the plan says {wanted}")]
+            if gpu.get("name") not in (wanted, None)
+            else []
+        )
     )(look)
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ..rdma.look import text
-from .check import CRITICAL, HOST, WARNING, Check, NotHere, Problem, Unreadable
+from .check import CRITICAL, HOST, WARNING, Check, NotHere, Problem, Unreadable, text
 from .look import Look, Volume
 
 _LOCAL = ("ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs")

@@ -7,9 +7,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Callable
 
-from ..rdma.look import missing_modules, peer_memory_missing, text
-from .check import CRITICAL, HOST, INFO, WARNING, Check, NotHere, Problem, Unreadable
+from .check import CRITICAL, HOST, INFO, WARNING, Check, NotHere, Problem, Unreadable, text
 from .counters import Growth
+from .fabric import missing_modules, peer_memory
 from .look import Look, Port
 
 DOWN = ("rdma-lost", "rdma-port-down", "rdma-link-layer")
@@ -218,14 +218,16 @@ def _times(name: str, growth: Growth) -> list[str]:
 
 def _modules(look: Look) -> list[Problem]:
     wanted = look.wanted("fabric", "modules") or []
-    return [Problem(HOST, f"{name} is not loaded", fix=f"modprobe {name}") for name in missing_modules(look.root, wanted)]
+    return [
+        Problem(HOST, f"{name} is not loaded", fix=f"modprobe {name}") for name in missing_modules(look.root, wanted)
+    ]
 
 
 def _peer_memory(look: Look) -> list[Problem]:
     wanted = look.wanted("fabric", "peer_memory")
     if not wanted:
         raise NotHere("the plan asks for no way from adapters to the memory of GPUs")
-    return [Problem(HOST, item["why"], fix=item["fix"]) for item in peer_memory_missing(look.root, wanted)]
+    return [Problem(HOST, why, fix=fix) for why, fix in peer_memory(look.root, wanted)]
 
 
 CHECKS = (

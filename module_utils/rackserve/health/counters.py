@@ -29,7 +29,9 @@ class Counters:
     """What was counted before, and what is counted now. A file that cannot be read counts as none."""
 
     def __init__(self, kept: Mapping[str, Any] | None, boot_id: str, now_s: float) -> None:
-        fits = isinstance(kept, Mapping) and kept.get("boot_id") == boot_id and isinstance(kept.get("counters"), Mapping)
+        fits = (
+            isinstance(kept, Mapping) and kept.get("boot_id") == boot_id and isinstance(kept.get("counters"), Mapping)
+        )
         self.before: dict[str, list[float]] = {}
         for key, marks in (kept or {}).get("counters", {}).items() if fits else ():
             if isinstance(marks, list) and len(marks) == _FIELDS:

@@ -10,7 +10,9 @@ END = "<!-- generated: end -->"
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("{subject}", "*it*").replace("{gpu}", "*index*").replace("{hca}", "*adapter*")
+    return (
+        text.replace("|", "\\|").replace("{subject}", "*it*").replace("{gpu}", "*index*").replace("{hca}", "*adapter*")
+    )
 
 
 def section() -> str:

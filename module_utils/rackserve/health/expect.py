@@ -47,6 +47,7 @@ def expectations(part: Mapping[str, Any], hardware: Mapping[str, Any] | None) ->
     found["paths"] = [model["path"] for model in part.get("models") or []]
     if engines:
         found["limits"] = {"memlock": "unlimited", "nofile": NOFILE}
+        found["governor"] = "performance"
         found["units"].append("rackserve-engine-watch.service")
     if part.get("gateway"):
         found["units"].append("rackserve-gateway.service")

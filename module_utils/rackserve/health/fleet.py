@@ -11,6 +11,7 @@ from .judge import EXIT_CODES, worst
 
 LEAST_HOSTS = 3
 BELOW_MEDIAN = 0.1
+FAIL_ON = ("info", "warning", "critical", "never")
 _CHECKS = {"all_reduce_gbytes_s": ("deep-all-reduce", "GB/s"), "ib_write_gbits_s": ("deep-ib-write", "Gb/s")}
 
 
@@ -42,3 +43,21 @@ def with_fleet(results: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, 
         result["status"] = worst(result["findings"], bool(result.get("unknown")))
         result["exit_code"] = EXIT_CODES[result["status"]]
     return found
+
+
+def refusal(results: Mapping[str, Mapping[str, Any]], fail_on: str) -> str:
+    """One line naming the hosts that are at least as bad as ``fail_on``; unknown counts as critical.
+
+    Raises ValueError for a word that is none of info, warning, critical, never.
+    """
+    if fail_on not in FAIL_ON:
+        raise ValueError(f"health_fail_on is {fail_on!r}; give one of {', '.join(FAIL_ON)}")
+    rank = {"pass": -1, **{name: place for place, name in enumerate(FAIL_ON[:3])}}
+    least = FAIL_ON.index(fail_on)
+    bad = [host for host, one in results.items() if fail_on != "never" and _rank(rank, one["status"]) >= least]
+    told = "; ".join(f"{host}: {results[host]['status']}" for host in bad)
+    return f"not healthy: {told}; the table above has what is wrong and the fix" if bad else ""
+
+
+def _rank(rank: Mapping[str, int], status: str) -> int:
+    return rank.get(status, rank["critical"])

@@ -19,6 +19,7 @@ from .look import Clock, Driver, Tools, Volume
 
 COMMAND_S = 20.0
 DRIVER_S = 30.0
+MEASURE_S = 1800.0
 _UNSYNCHRONISED, _NANOSECONDS = 0x40, 0x2000
 _READ_BYTES = 65536
 
@@ -127,4 +128,6 @@ def tools_for(root: Path, library: str = "") -> Tools:
     simulated = bool(root.name) and os.environ.get("RACKSERVE_SIMULATED_ROOT") == str(root)
     if here or library or simulated:
         driver = lambda: apart(lambda: ask_driver(library or LIBRARY))  # noqa: E731 - one expression
-    return Tools(run_command if here else None, driver, volume_of, kernel_clock if here else _no_clock)
+    if not here:
+        return Tools(None, driver, volume_of, _no_clock)
+    return Tools(run_command, driver, volume_of, kernel_clock, measure=lambda words: run_command(words, MEASURE_S))

@@ -8,7 +8,21 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from .check import CRITICAL, FAIL, HOST, INFO, PASS, SEVERITIES, SKIPPED, UNKNOWN, WARNING, Check, NotHere, Problem, Unreadable
+from .check import (
+    CRITICAL,
+    FAIL,
+    HOST,
+    INFO,
+    PASS,
+    SEVERITIES,
+    SKIPPED,
+    UNKNOWN,
+    WARNING,
+    Check,
+    NotHere,
+    Problem,
+    Unreadable,
+)
 from .look import Look
 
 EXIT_CODES = {PASS: 0, INFO: 0, WARNING: 1, CRITICAL: 2, UNKNOWN: 3}
@@ -56,7 +70,11 @@ def run_check(check: Check, look: Look) -> Outcome:
 
 def _touch(subject: str, other: str) -> bool:
     """Whether two subjects are the same thing, or part of it."""
-    return HOST in (subject, other) or subject == other or subject.split("/")[0] == other.split("/")[0]
+    return (
+        HOST in (subject, other)
+        or subject == other
+        or subject.split("/", maxsplit=1)[0] == other.split("/", maxsplit=1)[0]
+    )
 
 
 def _causes(outcomes: Sequence[Outcome]) -> dict[tuple[str, int], str]:
@@ -66,7 +84,9 @@ def _causes(outcomes: Sequence[Outcome]) -> dict[tuple[str, int], str]:
     for outcome in outcomes:
         for number, problem in enumerate(outcome.problems):
             for cause in (*problem.caused_by, *outcome.check.caused_by):
-                if cause != outcome.check.id and any(_touch(problem.subject, one.subject) for one in failed.get(cause, ())):
+                if cause != outcome.check.id and any(
+                    _touch(problem.subject, one.subject) for one in failed.get(cause, ())
+                ):
                     found[outcome.check.id, number] = cause
                     break
     return {key: _first_cause(cause, found, failed) for key, cause in found.items()}

@@ -9,8 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Callable, NamedTuple, TypeVar
 
-from ..rdma.look import text
-from .check import NotHere, Problem, Unreadable
+from .check import NotHere, Problem, Unreadable, text
 from .counters import Counters
 from .gpus import Gpu
 from .kernel import Line, Run, read_lines
@@ -82,12 +81,16 @@ class Tools(NamedTuple):
     clock: Callable[[], Clock]
     now_s: Callable[[], float] = time.time
     monotonic_s: Callable[[], float] = time.monotonic
+    # The same as `run`, for what takes minutes.
+    measure: Run | None = None
 
 
 class Look:
     """One look at a host. ``expect`` is what the plan says of it (expect.py); empty asks the host about itself only."""
 
-    def __init__(self, root: Path, expect: Mapping[str, Any], tools: Tools, kept: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, root: Path, expect: Mapping[str, Any], tools: Tools, kept: Mapping[str, Any] | None = None
+    ) -> None:
         self.root, self.expect, self.tools = root, expect, tools
         self.boot_id = text(root / "proc/sys/kernel/random/boot_id") or "-"
         self.counters = Counters(kept, self.boot_id, tools.now_s())
@@ -292,4 +295,3 @@ def _port(hca: Path, port: Path) -> Port:
 
 def _unescaped(place: str) -> str:
     return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), place)
-

@@ -25,7 +25,9 @@ STATE = Path("/var/lib/rackserve-health/state.json")
 WRONG_CALL = 4
 
 
-def look_at(root: Path, expect: Mapping[str, Any], tools: Tools, state: Path | None, selection: Mapping[str, Any]) -> dict[str, Any]:
+def look_at(
+    root: Path, expect: Mapping[str, Any], tools: Tools, state: Path | None, selection: Mapping[str, Any]
+) -> dict[str, Any]:
     """Check a host. Returns check_host's result and `kept`, what the next run is given. Raises SelectionError."""
     look = Look(root, expect, tools, counters.read(state))
     result = check_host(look, chosen(selection["level"], selection["only"], selection["skip"]))

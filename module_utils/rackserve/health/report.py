@@ -56,7 +56,10 @@ def _sums(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 def costs(result: Mapping[str, Any]) -> list[str]:
     """What each check cost, for a terminal."""
-    rows = [[check["id"], check["status"], f"{check['wall_ms']:.1f}", f"{check['cpu_ms']:.1f}"] for check in result["checks"]]
+    rows = [
+        [check["id"], check["status"], f"{check['wall_ms']:.1f}", f"{check['cpu_ms']:.1f}"]
+        for check in result["checks"]
+    ]
     return _aligned([["check", "status", "wall ms", "CPU ms"], *rows])
 
 

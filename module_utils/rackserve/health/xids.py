@@ -7,7 +7,9 @@ from typing import NamedTuple
 from .check import CRITICAL, INFO, WARNING
 
 _DAY_S, _HOUR_S = 86400.0, 3600.0
-RESET = "drain the host (playbooks/roll-serving.yml), stop what uses {gpu}, nvidia-smi --gpu-reset -i {index}, or reboot"
+RESET = (
+    "drain the host (playbooks/roll-serving.yml), stop what uses {gpu}, nvidia-smi --gpu-reset -i {index}, or reboot"
+)
 REBOOT = "drain the host and reboot it; if it comes back, run dcgmi diag -r 3 and replace {gpu}"
 REPLACE = "drain the host and reset {gpu}; at its second time, replace the GPU (dcgmi diag -r 3 for the vendor)"
 PROGRAM = "look at the program that it names: the GPU goes on; the same Xid on many GPUs is the program's"
@@ -43,4 +45,6 @@ XIDS: dict[int, Xid] = {
     137: Xid(WARNING, LINK, _DAY_S),
     154: Xid(CRITICAL, "do what its line names as the recovery action", caused_by=("gpu-recovery-action",)),
 }
-OTHER = Xid(WARNING, "look it up in NVIDIA's Xid catalogue (docs.nvidia.com/deploy/xid-errors) before the next job", _DAY_S)
+OTHER = Xid(
+    WARNING, "look it up in NVIDIA's Xid catalogue (docs.nvidia.com/deploy/xid-errors) before the next job", _DAY_S
+)

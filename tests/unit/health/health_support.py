@@ -127,9 +127,7 @@ class HealthHost(SimulatedHost):
     ) -> Look:
         return Look(self.root, self.expect if expect is None else expect, self.tools(**other), kept)
 
-    def check(
-        self, kept: Mapping[str, Any] | None = None, only: Sequence[str] = (), **other: Any
-    ) -> dict[str, Any]:
+    def check(self, kept: Mapping[str, Any] | None = None, only: Sequence[str] = (), **other: Any) -> dict[str, Any]:
         """A fast run, with `kept` for the next one."""
         look = self.look(kept, **other)
         result = check_host(look, chosen(only=only))

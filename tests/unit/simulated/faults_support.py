@@ -46,7 +46,9 @@ def h20_hardware(path: Path) -> Path:
     )
     folder.files = {name: content for name, content in folder.files.items() if kept.fullmatch(name)}
     folder.links = {
-        name: goal for name, goal in folder.links.items() if re.match(r"sys/(class/(inf|net|nvme)|block|bus|.*/dev)", name)
+        name: goal
+        for name, goal in folder.links.items()
+        if re.match(r"sys/(class/(inf|net|nvme)|block|bus|.*/dev)", name)
     }
     folder.save(path)
     return path
