@@ -9,13 +9,13 @@ DOCUMENTATION = r"""
 module: host_health
 short_description: Check the health of a host
 description:
-  - Runs a catalogue of checks (docs/health.md), each with a severity, a threshold and its source, why it matters and the
-    fix, and ranks what they find, causes first; what only follows from another finding names it in C(caused_by).
+  - Runs a catalogue of checks (docs/health.md), each with a severity, a threshold and its source, why it matters and
+    the fix, and ranks what they find, causes first; what only follows from another finding names it in C(caused_by).
   - A check that cannot read its source says C(unknown), never C(pass); one that has no meaning on this host C(skipped).
   - It only reads, and does not fail on findings; C(exit_code) carries the worst.
 options:
   expect:
-    description: What the plan says of this host, as the filter C(health_expectations) makes it; empty compares with nothing.
+    description: What the plan says of this host, as its slice has it (C(health)); empty compares with nothing.
     type: dict
     default: {}
   level:

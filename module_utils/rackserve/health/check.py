@@ -26,8 +26,8 @@ class NotHere(Exception):
 class Problem(NamedTuple):
     """What one check found on one thing.
 
-    ``subject`` is `host`, `GPU 3`, `mlx5_0/1`, a unit, a path. ``severity`` and ``fix`` are the check's own unless given;
-    ``caused_by`` are more checks that explain it.
+    ``subject`` is `host`, `GPU 3`, `mlx5_0/1`, a unit, a path. ``severity`` and ``fix`` are the check's own unless
+    given; ``caused_by`` are more checks that explain it.
     """
 
     subject: str
@@ -38,7 +38,7 @@ class Problem(NamedTuple):
 
 
 class Check(NamedTuple):
-    """One entry of the catalogue. ``fix`` may name {subject}, {gpu}, {hca}; ``caused_by`` are checks that explain it."""
+    """One entry of the catalogue. ``fix`` may name {subject}, {gpu}, {hca}; ``caused_by``: checks that explain it."""
 
     id: str
     severity: str

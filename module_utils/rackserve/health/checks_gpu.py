@@ -175,8 +175,7 @@ def _application_clocks(gpu: Gpu, look: Look) -> list[Problem]:
     return [Problem(gpu.subject, f"application clock {now} MHz, its default is {default} MHz")] if low else []
 
 
-def _width(gpu: Gpu, look: Look) -> list[Problem]:
-    """The driver and /sys see the same link; either may be the one that can be read."""
+def _width(gpu: Gpu, _: Look) -> list[Problem]:
     now, most = gpu.get("pcie_width"), gpu.get("pcie_max_width")
     return [Problem(gpu.subject, f"{now} of {most} PCIe lanes")] if now and most and now < most else []
 

@@ -228,7 +228,8 @@ CHECKS = (
     ),
     Check(
         "disk-inodes", WARNING, "90 % used; 95 % is critical", "as for space",
-        "No file can be made although there is room.", "find {subject} -xdev -printf '%h\\n' | sort | uniq -c | sort -n",
+        "No file can be made although there is room.",
+        "find {subject} -xdev -printf '%h\\n' | sort | uniq -c | sort -n",
         _filled("of its inodes are", "inodes"), ("disk-space",),  # type: ignore[arg-type]
     ),
     Check(
@@ -239,7 +240,8 @@ CHECKS = (
     ),
     Check(
         "disk-nvme", CRITICAL, "a controller that is not live", "Linux: /sys/class/nvme/*/state",
-        "The disk answers nothing.", "nvme list; journalctl -k -g nvme; drain the host, reseat or replace the disk", _nvme,
+        "The disk answers nothing.", "nvme list; journalctl -k -g nvme; drain the host, reseat or replace the disk",
+        _nvme,
     ),
     Check(
         "disk-smart", WARNING, "the disk's own verdict; only where smartctl is installed", "smartctl -H",

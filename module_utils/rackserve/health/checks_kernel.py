@@ -47,12 +47,14 @@ CHECKS = (
         ("gpu-lost", "gpu-pcie-width", "rdma-lost", "rdma-pcie-width"),
     ),
     Check(
-        "kernel-hung-task", WARNING, "within 24 h", "nccl-ib 5", "A process waits in the kernel, for a disk or a driver.",
+        "kernel-hung-task", WARNING, "within 24 h", "nccl-ib 5",
+        "A process waits in the kernel, for a disk or a driver.",
         "journalctl -k -g 'blocked for more' shows where; the driver: drain and reboot", _of("kernel-hung-task"),
         ("disk-read-only", "disk-nvme", "gpu-lost", "kernel-storage"),
     ),
     Check(
-        "kernel-mlx5", WARNING, "any since boot", "gpud; imbue", "An adapter has too little power, heat, or PCIe lanes.",
+        "kernel-mlx5", WARNING, "any since boot", "gpud; imbue",
+        "An adapter has too little power, heat, or PCIe lanes.",
         "power: the slot's auxiliary cable and BIOS setting; heat: fans; 'limited by': reseat the card",
         _of("kernel-mlx5"), ("rdma-pcie-width", "rdma-lost"),
     ),

@@ -271,7 +271,8 @@ CHECKS = (
     Check(
         "rdma-link-flap", WARNING,
         "link_downed grew; more than 1 carrier change; 'Link down' within 24 h; at the first look link_downed over 0",
-        "nccl-ib 4.1; Azure: 5 in 24 h; OCI: any in 6 h", "Each flap stops all traffic for seconds, and NCCL may give up.",
+        "nccl-ib 4.1; Azure: 5 in 24 h; OCI: any in 6 h",
+        "Each flap stops all traffic for seconds, and NCCL may give up.",
         "clean or replace the cable of {subject}; mlxlink -d {hca} -c shows the error rate", each(_flap), DOWN,
     ),
     Check(
@@ -284,12 +285,14 @@ CHECKS = (
     Check(
         "rdma-transport", WARNING,
         "an hour: local_ack_timeout_err 60, packet_seq_err 600, rnr_nak_retry_err and transport retries any",
-        "nccl-ib 4.1, NVSentinel (1/s, eased)", "Sent messages are not answered: loss in the fabric, or a dead partner.",
+        "nccl-ib 4.1, NVSentinel (1/s, eased)",
+        "Sent messages are not answered: loss in the fabric, or a dead partner.",
         "find the partner: NCCL_DEBUG=WARN names it; look at switch counters on the way", _counting(_TRANSPORT),
         ("rdma-link-flap", "rdma-errors", *DOWN),
     ),
     Check(
-        "rdma-discards", WARNING, "an hour: port_xmit_discards 3600, roce_slow_restart 36000", "nccl-ib 4.1, NVSentinel",
+        "rdma-discards", WARNING, "an hour: port_xmit_discards 3600, roce_slow_restart 36000",
+        "nccl-ib 4.1, NVSentinel",
         "The fabric is congested, or flow control is not set the same everywhere.",
         "Ethernet: compare PFC and ECN of host (mlnx_qos) and switch; InfiniBand: ibdiagnet --pc",
         _counting(_DISCARDS), ("rdma-link-flap", *DOWN),
@@ -306,7 +309,8 @@ CHECKS = (
     ),
     Check(
         "rdma-mtu", WARNING, "below 2044 (IPoIB) or 4000 (Ethernet)", "nccl-ib 4: RoCE path MTU 4096 needs it",
-        "RoCE falls back to small packets: more of them, more CPU.", "ip link set <netdev> mtu 4200 (switch first), and "
+        "RoCE falls back to small packets: more of them, more CPU.",
+        "ip link set <netdev> mtu 4200 (switch first), and "
         "write it into the host's network configuration", _mtu, DOWN,
     ),
     Check(

@@ -13,7 +13,7 @@ _FIELDS = 4
 
 
 class Growth(NamedTuple):
-    """Growth of a counter over ``seconds``; None: nothing is known of before, ``total`` is since its driver was loaded."""
+    """Growth of a counter over ``seconds``, None at a first look; ``total`` is since its driver was loaded."""
 
     grown: int | None
     seconds: float

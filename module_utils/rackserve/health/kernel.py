@@ -82,10 +82,13 @@ KNOWN = (
     Known("kernel-sxid", re.compile(r"SXid \(PCI:[^)]*\): \d+")),
     Known("kernel-mce", re.compile(r"mce: \[Hardware Error\]|Machine check events logged|EDAC .*\b(UE|CE)\b")),
     Known("kernel-aer", re.compile(r"AER: (Uncorrected|Multiple Uncorrected)|AER: .*\((Fatal|Non-Fatal)\)"), _DAY_S),
-    Known("kernel-hung-task", re.compile(r"blocked for more than \d+ seconds|soft lockup|rcu.*detected stalls"), _DAY_S),
+    Known("kernel-hung-task", re.compile(r"blocked for more than \d+ s|soft lockup|rcu.*detected stalls"), _DAY_S),
     Known(
         "kernel-mlx5",
-        re.compile(r"insufficient power on the PCIe slot|mlx5.*High Temperature|ACCESS_REG.*failed|health compromised|limited by \d"),
+        re.compile(
+            r"insufficient power on the PCIe slot|mlx5.*High Temperature|ACCESS_REG.*failed|health compromised"
+            r"|limited by \d"
+        ),
     ),
     Known(
         "kernel-storage",

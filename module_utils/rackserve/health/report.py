@@ -87,7 +87,8 @@ def textfile(result: Mapping[str, Any], now_s: float) -> str:
     told += _family(
         "rackserve_health_finding", "gauge", "Findings by check, severity, subject and cause.",
         (
-            f'rackserve_health_finding{{check="{name}",severity="{severity}",subject="{subject}",caused_by="{cause}"}} {count}'
+            f'rackserve_health_finding{{check="{name}",severity="{severity}",'
+            f'subject="{subject}",caused_by="{cause}"}} {count}'
             for (name, severity, subject, cause), count in seen.items()
         ),
     )  # fmt: skip
