@@ -63,7 +63,7 @@ def _read_only(look: Look) -> list[Problem]:
         for place, kind, options in rows
         if kind in _LOCAL and "ro" in options and "ro" not in fstab.get(place, set()) and place in fstab
     ]
-    for disk in sorted((look.root / "sys/block").glob("*")):
+    for disk in look.entries("sys/block"):
         whole = not disk.name.startswith(("loop", "ram", "sr", "dm-", "md", "zd", "nbd"))
         if whole and text(disk / "ro") == "1" and text(disk / "size") not in ("", "0"):
             found.append(Problem(disk.name, "the kernel has set the disk read-only"))
@@ -71,7 +71,7 @@ def _read_only(look: Look) -> list[Problem]:
 
 
 def _nvme(look: Look) -> list[Problem]:
-    disks = sorted((look.root / "sys/class/nvme").glob("nvme*"))
+    disks = look.entries("sys/class/nvme", "nvme*")
     if not disks:
         raise NotHere("no NVMe disk")
     found = []
@@ -118,7 +118,7 @@ def _installed(look: Look) -> list[Problem]:
     wanted = look.expect.get("memory_mib")
     if not wanted:
         raise NotHere("the plan does not say how much memory the host has")
-    nodes = sorted((look.root / "sys/devices/system/node").glob("node[0-9]*"))
+    nodes = look.entries("sys/devices/system/node", "node[0-9]*")
     if not nodes:
         raise Unreadable("/sys/devices/system/node: no node")
     sizes = {
@@ -133,7 +133,7 @@ def _installed(look: Look) -> list[Problem]:
 
 
 def _edac(look: Look) -> list[Problem]:
-    controllers = sorted((look.root / "sys/devices/system/edac/mc").glob("mc*"))
+    controllers = look.entries("sys/devices/system/edac/mc", "mc*", above="sys/devices/system")
     if not controllers:
         raise NotHere("no EDAC driver watches the memory")
     found = []
@@ -206,7 +206,7 @@ def _governor(look: Look) -> list[Problem]:
     wanted = look.expect.get("governor")
     if not wanted:
         raise NotHere("the plan asks for no CPU governor")
-    policies = sorted((look.root / "sys/devices/system/cpu/cpufreq").glob("policy*"))
+    policies = look.entries("sys/devices/system/cpu/cpufreq", "policy*", above="sys/devices/system")
     if not policies:
         raise NotHere("the machine has no frequency policies, as virtual machines do")
     found: dict[str, list[str]] = {}

@@ -55,7 +55,11 @@ def _lost(look: Look) -> list[Problem]:
 def _count(look: Look) -> list[Problem]:
     wanted = look.wanted("fabric", "hcas")
     layer = _LAYERS[look.expect["fabric"]["kind"]]
-    names = {port.hca for port in look.ports() if port.link_layer == layer and port.state == "ACTIVE"}
+    try:
+        ports = look.ports()
+    except NotHere:
+        ports = []
+    names = {port.hca for port in ports if port.link_layer == layer and port.state == "ACTIVE"}
     short = wanted is not None and len(names) < wanted
     return [Problem(HOST, f"{len(names)} active {layer} adapters, the plan says {wanted}")] if short else []
 
@@ -89,6 +93,8 @@ def _manager(port: Port, _: Look) -> list[Problem]:
         return []
     if port.state in ("INIT", "ARMED"):
         return [Problem(port.subject, f"{port.state}: no subnet manager brings it up")]
+    if not port.lid or not port.sm_lid:
+        raise Unreadable(f"{port.subject}: its lid or sm_lid cannot be read")
     none = [name for name, value in (("lid", port.lid), ("sm_lid", port.sm_lid)) if _NONE.fullmatch(value)]
     return [Problem(port.subject, f"{' and '.join(none)} is 0")] if none else []
 
@@ -149,7 +155,11 @@ def _width(look: Look) -> list[Problem]:
 def _firmware(look: Look) -> list[Problem]:
     by_board: dict[str, list[tuple[str, str]]] = {}
     for hca in look.hcas():
-        by_board.setdefault(text(hca / "board_id"), []).append((hca.name, text(hca / "fw_ver")))
+        version = text(hca / "fw_ver")
+        if version:
+            by_board.setdefault(text(hca / "board_id"), []).append((hca.name, version))
+        else:
+            look.unread.append(f"{hca.name}: its firmware's version cannot be read")
     found = []
     for rows in by_board.values():
         most = Counter(version for _, version in rows).most_common(1)[0][0]
@@ -164,7 +174,9 @@ def _mtu(look: Look) -> list[Problem]:
             mtu, up = text(interface / "mtu"), text(interface / "operstate") == "up"
             layer = next((port.link_layer for port in look.ports() if port.hca == hca.name), "")
             least = 2044 if layer == _INFINIBAND else _MODERN_MTU
-            if up and mtu.isdigit() and int(mtu) < least:
+            if not mtu.isdigit():
+                raise Unreadable(f"{interface.name}: its MTU cannot be read")
+            if up and int(mtu) < least:
                 found.append(Problem(hca.name, f"{interface.name} has an MTU of {mtu}, less than {least}"))
         return found
 
@@ -186,8 +198,8 @@ def _grown(look: Look, port: Port, counters: tuple[tuple[str, int], ...]) -> lis
 
 def _counting(counters: tuple[tuple[str, int], ...]) -> Callable[[Look], list[Problem]]:
     def judge(port: Port, look: Look) -> list[Problem]:
-        if not any((port.path / name).is_file() for name, _ in counters):
-            raise Unreadable(f"{port.subject}: no counter of it can be read")
+        if not text(port.path / counters[0][0]).isdigit():
+            raise Unreadable(f"{port.subject}: its {counters[0][0]} cannot be read")
         grown = _grown(look, port, counters)
         return [Problem(port.subject, ", ".join(grown))] if grown else []
 
@@ -197,9 +209,9 @@ def _counting(counters: tuple[tuple[str, int], ...]) -> Callable[[Look], list[Pr
 def _flap(port: Port, look: Look) -> list[Problem]:
     found: list[str] = []
     downed = text(port.path / "counters/link_downed")
-    if downed.isdigit():
-        growth = look.counters.grew(f"link_downed/{port.subject}", int(downed))
-        found += _times("link_downed", growth)
+    if not downed.isdigit():
+        raise Unreadable(f"{port.subject}: its counter link_downed cannot be read")
+    found += _times("link_downed", look.counters.grew(f"link_downed/{port.subject}", int(downed)))
     for interface in sorted((port.path.parent.parent / "device/net").glob("*")):
         changes = text(interface / "carrier_changes")
         if changes.isdigit():
@@ -218,6 +230,7 @@ def _times(name: str, growth: Growth) -> list[str]:
 
 def _modules(look: Look) -> list[Problem]:
     wanted = look.wanted("fabric", "modules") or []
+    look.entries("sys/module", above="sys/module")
     return [
         Problem(HOST, f"{name} is not loaded", fix=f"modprobe {name}") for name in missing_modules(look.root, wanted)
     ]

@@ -136,6 +136,13 @@ class Look:
                 raise NotHere(f"the plan gives this host no {name}")
         return here.get(path[-1])
 
+    def entries(self, folder: str, pattern: str = "*", above: str = "") -> list[Path]:
+        """What is in a folder of /sys, in order; none where it is not there. Raises Unreadable without what is above."""
+        above = above or folder.rpartition("/")[0]
+        if not (self.root / above).is_dir():
+            raise Unreadable(f"/{above} is not there")
+        return sorted((self.root / folder).glob(pattern), key=lambda path: path.name)
+
     def lines(self) -> list[Line]:
         """The kernel log since boot."""
         tools = self.tools
@@ -187,11 +194,10 @@ class Look:
 
     def _driver(self) -> Driver:
         expected = self.expect.get("gpus")
-        on_bus = self.gpu_slots()
-        if expected is None and not on_bus:
-            raise NotHere("no GPU on the PCI bus, and the plan names none")
         if expected is not None and not expected.get("count"):
             raise NotHere("the plan gives this host no GPU")
+        if expected is None and not self.gpu_slots():
+            raise NotHere("no GPU on the PCI bus, and the plan names none")
         return self.tools.driver()
 
     def gpus(self) -> list[Gpu]:
@@ -207,7 +213,7 @@ class Look:
 
     def _gpu_slots(self) -> list[str]:
         found = []
-        for device in sorted((self.root / "sys/bus/pci/devices").glob("*")):
+        for device in self.entries("sys/bus/pci/devices"):
             if text(device / "vendor") == _NVIDIA and text(device / "class").startswith(_DISPLAY):
                 found.append(device.name)
         return found
@@ -234,14 +240,14 @@ class Look:
         return self._once("hcas", self._hcas)
 
     def _hcas(self) -> list[Path]:
-        folder = self.root / "sys/class/infiniband"
         found = [
             entry
-            for entry in sorted(folder.glob("*"), key=lambda path: path.name)
+            for entry in self.entries("sys/class/infiniband")
             if (entry / "device").exists() and not (entry / "device/physfn").exists()
         ]
-        if not found and not (self.expect.get("fabric") or {}).get("hcas"):
-            raise NotHere("no RDMA adapter, and the plan has no fabric for this host")
+        if not found:
+            missing = (self.expect.get("fabric") or {}).get("hcas")
+            raise NotHere(f"no RDMA adapter{', rdma-count tells it' if missing else ' here or in the plan'}")
         return found
 
     def ports(self) -> list[Port]:
