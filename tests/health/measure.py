@@ -14,9 +14,9 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(REPO / place) for place in ("tests/unit/health", "tests/unit/simulated", "module_utils")]
 
-from health_support import HealthHost  # noqa: E402 - found by the line above
-from rackserve.health.catalogue import CHECKS  # noqa: E402 - as above
-from rackserve.health.check import FAST  # noqa: E402 - as above
+from health_support import HealthHost
+from rackserve.health.catalogue import CHECKS
+from rackserve.health.check import FAST
 
 HEAD = '"""What each check costs, each asked alone: (wall ms, CPU ms). tests/health/measure.py writes it."""\n'
 
@@ -33,7 +33,8 @@ def main() -> None:
                 runs = [host.check(only=[check.id])["checks"][0] for _ in range(rounds)]
                 wall, cpu = (statistics.median(run[name] for run in runs) for name in ("wall_ms", "cpu_ms"))
                 lines.append(f'    "{check.id}": ({wall:.1f}, {cpu:.1f}),\n')
-    text = f"{HEAD}\nfrom __future__ import annotations\n\nCOSTS: dict[str, tuple[float, float]] = {{\n{''.join(lines)}}}\n"
+    head = f"{HEAD}\nfrom __future__ import annotations\n\nCOSTS: dict[str, tuple[float, float]] = {{\n"
+    text = f"{head}{''.join(lines)}}}\n"
     (REPO / "module_utils/rackserve/health/costs.py").write_text(text, "utf-8")
 
 

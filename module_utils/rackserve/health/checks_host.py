@@ -7,7 +7,9 @@ import re
 from .check import CRITICAL, HOST, WARNING, Check, NotHere, Problem, Unreadable, text
 from .look import Look, Volume
 
+_SHM = "/dev/shm"  # noqa: S108 - only its room is read
 _LOCAL = ("ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs")
+_FIELDS = 4
 _FULL, _NEARLY = 0.95, 0.90
 _AVAILABLE, _AVAILABLE_CRITICAL = 0.03, 0.01
 _TOLERANCE = 0.05
@@ -22,7 +24,7 @@ def _places(look: Look) -> list[str]:
     """Local file systems, each once, and /dev/shm, which NCCL and vLLM use."""
     found: dict[str, str] = {}
     for place, kind, _ in look.mounts():
-        if kind in _LOCAL or place in ("/", "/dev/shm") or place in (look.expect.get("paths") or ()):  # noqa: S108
+        if kind in _LOCAL or place in ("/", _SHM) or place in (look.expect.get("paths") or ()):
             found.setdefault(place, kind)
     if not found:
         raise Unreadable("/proc/1/mounts names no local file system")
@@ -57,7 +59,7 @@ def _filled(what: str, pick: str) -> object:
 def _read_only(look: Look) -> list[Problem]:
     rows = look.mounts()
     fstab = {row[1]: set(row[3].split(",")) for row in map(str.split, text(look.root / "etc/fstab").splitlines())
-             if len(row) > 3 and not row[0].startswith("#")}  # noqa: PLR2004  # fmt: skip
+             if len(row) >= _FIELDS and not row[0].startswith("#")}  # fmt: skip
     found = [
         Problem(place, f"{kind} is mounted read-only")
         for place, kind, options in rows

@@ -17,6 +17,7 @@ from .kernel import Line, Run, read_lines
 _Read = TypeVar("_Read")
 _CONTAINER = "run/systemd/container"
 _BDF = re.compile(r"[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
+_MOUNT_FIELDS = 4
 _NVIDIA, _DISPLAY = "0x10de", "0x03"
 
 
@@ -137,7 +138,7 @@ class Look:
         return here.get(path[-1])
 
     def entries(self, folder: str, pattern: str = "*", above: str = "") -> list[Path]:
-        """What is in a folder of /sys, in order; none where it is not there. Raises Unreadable without what is above."""
+        """What is in a folder of /sys, in order, or nothing. Raises Unreadable without what is above it."""
         above = above or folder.rpartition("/")[0]
         if not (self.root / above).is_dir():
             raise Unreadable(f"/{above} is not there")
@@ -266,7 +267,7 @@ class Look:
 
     def _mounts(self) -> list[tuple[str, str, set[str]]]:
         rows = [line.split() for line in self.file("proc/1/mounts").splitlines()]
-        return [(_unescaped(row[1]), row[2], set(row[3].split(","))) for row in rows if len(row) > 3]  # noqa: PLR2004
+        return [(_unescaped(row[1]), row[2], set(row[3].split(","))) for row in rows if len(row) >= _MOUNT_FIELDS]
 
     def volume(self, place: str) -> Volume:
         """Room of the file system that is mounted there. Raises Unreadable."""

@@ -19,6 +19,7 @@ from rackserve.health.judge import check_host
 from rackserve.health.kernel import read_lines
 from rackserve.health.look import Driver, Look, Tools
 from rackserve.health.xids import OTHER, XIDS
+from rackserve.simulated.state import State
 
 REPO = Path(__file__).resolve().parents[3]
 DOCUMENT = REPO / "docs/health.md"
@@ -53,7 +54,7 @@ def test_checks_are_chosen_by_level_and_name() -> None:
         "deep-dcgm", "deep-all-reduce", "deep-ib-write",
     }  # fmt: skip
     assert [check.id for check in chosen(only=["gpu-xid", "gpu-lost"], skip=["gpu-xid"])] == ["gpu-lost"]
-    with pytest.raises(SelectionError, match="no check 'gpu-xd'; did you mean gpu-xid?"):
+    with pytest.raises(SelectionError, match=r"no check 'gpu-xd'; did you mean gpu-xid\?"):
         chosen(only=["gpu-xd"])
 
 
@@ -69,7 +70,8 @@ PORT = "sys/class/infiniband/mlx5_0/ports/1"
 MISSING = [
     ("rdma-port-down", f"{PORT}/state"), ("rdma-subnet-manager", f"{PORT}/lid"), ("rdma-rate", f"{PORT}/rate"),
     ("rdma-link-layer", f"{PORT}/link_layer"), ("rdma-gid", f"{PORT}/gids"), ("rdma-link-flap", f"{PORT}/counters"),
-    ("rdma-errors", f"{PORT}/counters"), ("rdma-transport", f"{PORT}/hw_counters"), ("rdma-discards", f"{PORT}/counters"),
+    ("rdma-errors", f"{PORT}/counters"), ("rdma-transport", f"{PORT}/hw_counters"),
+    ("rdma-discards", f"{PORT}/counters"),
     ("rdma-firmware", "sys/class/infiniband/mlx5_0/fw_ver"), ("rdma-mtu", "sys/class/net/ib0/mtu"),
     ("rdma-pcie-width", "sys/class/infiniband/mlx5_0/device/current_link_width"),
     ("rdma-lost", "sys/class/infiniband/mlx5_0/device/config"), ("rdma-peer-memory", "proc/sys/kernel/osrelease"),
@@ -111,9 +113,20 @@ def test_without_driver_and_commands_nothing_of_them_passes(host: HealthHost) ->
     assert of_them & set(lost_sources(host)) == set()
 
 
-def test_one_value_that_cannot_be_read_is_unknown_for_its_check_alone(host: HealthHost) -> None:
-    from rackserve.simulated.state import State  # noqa: PLC0415 - of this test alone
+def test_what_a_host_was_set_to_by_hand(host: HealthHost) -> None:
+    policy = "sys/devices/system/cpu/cpufreq/policy0/scaling_governor"
+    State(host.root).set_volatile({"gpu.3.persistence_mode": "0"})
+    host.write(policy, "powersave\n")
+    try:
+        result = host.check()
+    finally:
+        State(host.root).set_volatile({"gpu.3.persistence_mode": "1"})
+        host.write(policy, "performance\n")
+    told = [(finding["id"], finding["subject"]) for finding in result["findings"]]
+    assert told == [("gpu-persistence", "GPU 3"), ("cpu-governor", "host")]
 
+
+def test_one_value_that_cannot_be_read_is_unknown_for_its_check_alone(host: HealthHost) -> None:
     State(host.root).set_volatile({"gpu.2.remap.pending": "!UNKNOWN"})
     try:
         result = host.check()

@@ -38,10 +38,9 @@ def h20_hardware(path: Path) -> Path:
     counters = "counters/(link_.*|symbol_error|port_rcv_errors|port_xmit_discards)|hw_counters/(local_ack|packet_seq).*"
     net = "net/.*/(operstate|carrier|carrier_changes|speed|mtu)"
     disk = "nvme/nvme0/(state|nvme0n1/ro)"
-    cores = "sys/devices/system/cpu/cpufreq/policy0/scaling_governor"
     gpus = "|".join(re.escape(part["at"]) for part in profile["machine"]["gpus"] + profile["machine"]["hcas"])
     kept = re.compile(
-        rf"state|{cores}|sys/devices/pci.*/(({gpus})/config|current_link_\w+"
+        rf"state|sys/devices/pci.*/(({gpus})/config|current_link_\w+"
         rf"|infiniband/.*/(fw_ver|ports/1/({port}|{counters}))|{net}|{disk})"
     )
     folder.files = {name: content for name, content in folder.files.items() if kept.fullmatch(name)}
