@@ -95,8 +95,7 @@ def test_health_writes_nothing(host: HealthHost) -> None:
 def shipped(folder: Path) -> Path:
     """The program as the role's document puts it on a host."""
     constants = yaml.safe_load((ROLE / "vars/main.yml").read_text())
-    names = re.findall(r"'(\w+)'", constants["__host_health_programs"].split("|")[0])
-    files = [f"health/{name}.py" for name in names if name != "__init__"] + constants["__host_health_shared"]
+    files = [f"health/{name}.py" for name in constants["__host_health_own"]] + constants["__host_health_shared"]
     for place in constants["__host_health_packages"]:
         (folder / f"rackserve{place}").mkdir(parents=True, exist_ok=True)
         (folder / f"rackserve{place}/__init__.py").write_text("# Part of rackserve's host-health.\n")
