@@ -85,7 +85,7 @@ def _all_reduce(look: Look) -> list[Problem]:
     busbw = float(seen[1])
     look.measured["all_reduce_gbytes_s"] = busbw
     least = (look.expect.get("gpus") or {}).get("all_reduce_gbytes_s")
-    return [Problem("host", f"{busbw:g} GB/s, the profile says {least:g}")] if least and busbw < least else []
+    return [Problem("host", f"{busbw:g} GB/s, the site says {least:g}")] if least and busbw < least else []
 
 
 def _write(look: Look) -> list[Problem]:
@@ -120,7 +120,7 @@ CHECKS = (
         ("gpu-lost", "driver-versions"), DEEP,
     ),
     Check(
-        "deep-all-reduce", WARNING, "the profile's bus bandwidth; on the controller 10 % below the fleet's median",
+        "deep-all-reduce", WARNING, "the site's gpus.all_reduce_gbytes_s; on the controller 10 % below the fleet's median",
         "nccl-tests, 1 GiB; Azure: 460 GB/s on 8 H100", "NVLinks or the switch are slower than they should be.",
         "nvidia-smi nvlink -s and -e; compare observed.xml; reset all GPUs of the drained host", _all_reduce,
         ("nvlink-inactive", "gpu-throttle", "gpu-lost"), DEEP,
