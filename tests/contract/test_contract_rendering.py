@@ -20,7 +20,12 @@ from rendered_lab import RenderedLab
 GOLDEN = REPO / "tests/golden/lab"
 # Files of the repository that hosts get as they are: reviewed where they stand.
 WATCH = [f"module_utils/rackserve/watch/{name}.py" for name in ("__init__", "judge", "processes", "client", "program")]
-COPIED = ["module_utils/rackserve/gpu/guard.py", "module_utils/rackserve/model/start_check.py", *WATCH]
+HEALTH = [here(path) for path in sorted((REPO / "module_utils/rackserve/health").glob("[!_]*.py"))]
+HEALTH += [f"module_utils/rackserve/{name}.py" for name in ("converge/dpkg", "converge/errors", "converge/host")]
+HEALTH += [f"module_utils/rackserve/{name}.py" for name in ("driver/hardware", "driver/host", "driver/parts")]
+HEALTH += [f"module_utils/rackserve/{name}.py" for name in ("preflight/findings", "health/__main__")]
+HEALTH += [f"module_utils/rackserve/rdma/{name}.py" for name in ("gdr", "look", "sysfs")]
+COPIED = ["module_utils/rackserve/gpu/guard.py", "module_utils/rackserve/model/start_check.py", *WATCH, *HEALTH]
 COPIES = {(REPO / name).read_text("utf-8"): name for name in COPIED}
 DOCUMENT_ROLES = [
     role.name

@@ -21,6 +21,7 @@ static const struct {
     {NVML_ERROR_INSUFFICIENT_SIZE, "Insufficient Size (simulated)"},
     {NVML_ERROR_DRIVER_NOT_LOADED, "Driver Not Loaded (simulated)"},
     {NVML_ERROR_TIMEOUT, "Timeout (simulated)"},
+    {NVML_ERROR_CORRUPTED_INFOROM, "infoROM is corrupted (simulated)"},
     {NVML_ERROR_GPU_IS_LOST, "GPU is lost (simulated)"},
     {NVML_ERROR_RESET_REQUIRED, "GPU requires reset (simulated)"},
     {NVML_ERROR_OPERATING_SYSTEM, "GPU access blocked by the operating system (simulated)"},

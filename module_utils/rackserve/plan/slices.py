@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..health.expect import expectations
 from .flows import inbound_rules
 from .gpu_settings import host_gpu_settings
 from .inventory import Inventory
@@ -40,7 +41,7 @@ def build_slices(
             "rdma_fabric": fabric,
             "nccl": nccl,
         }
-        roles = ["host_baseline", *(role for role, wanted in for_gpus.items() if wanted), "firewall"]
+        roles = ["host_baseline", *(role for role, wanted in for_gpus.items() if wanted), "host_health", "firewall"]
         roles += ["serving_runtime", "model_store", "vllm"] if mine else []
         roles += ["load_balancer"] if is_gateway else []
         slices[host] = {
@@ -65,6 +66,7 @@ def build_slices(
             "distributions": may_run if has_gpus else [],
             "take_over": described["take_over"],
         }
+        slices[host]["health"] = expectations(slices[host], plan["hardware"])
     return slices
 
 

@@ -20,6 +20,7 @@ from rackserve.simulated.state import HARDWARE, PERSISTENT, VOLATILE, State
 REPO = Path(__file__).resolve().parents[3]
 VERSION = "580.65.06"
 FABRIC_MANAGER = "nvidia-fabricmanager.service"
+PERSISTENCED = "nvidia-persistenced.service"
 # What happened is not undone: log, its number, events. Locks stay.
 HISTORY = {f"{VOLATILE}/events", f"{VOLATILE}/kmsg-seq", "dev/kmsg"}
 
@@ -33,15 +34,20 @@ def h20_hardware(path: Path) -> Path:
     """The machine of h20-8: its whole state, and of sysfs what faults touch, so that a test copies little."""
     profile = yaml.safe_load((REPO / "files/hardware/h20-8.yml").read_text("utf-8"))
     folder = machine_folder("h20-8", profile)
-    port = "state|phys_state|rate|s?m?_?lid|gids/[0-3]|gid_attrs/.*|counters/(link_.*|symbol_error|port_rcv_errors)"
-    net = "net/.*/(operstate|carrier|carrier_changes|speed)"
-    gpus = "|".join(re.escape(gpu["at"]) for gpu in profile["machine"]["gpus"])
+    port = "state|phys_state|rate|link_layer|s?m?_?lid|gids/[0-3]|gid_attrs/.*"
+    counters = "counters/(link_.*|symbol_error|port_rcv_errors|port_xmit_discards)|hw_counters/(local_ack|packet_seq).*"
+    net = "net/.*/(operstate|carrier|carrier_changes|speed|mtu)"
+    disk = "nvme/nvme0/(state|nvme0n1/ro)"
+    gpus = "|".join(re.escape(part["at"]) for part in profile["machine"]["gpus"] + profile["machine"]["hcas"])
     kept = re.compile(
-        rf"state|sys/devices/pci.*/(({gpus})/config|current_link_\w+|infiniband/.*/ports/1/({port})|{net})"
+        rf"state|sys/devices/pci.*/(({gpus})/config|current_link_\w+"
+        rf"|infiniband/.*/(fw_ver|ports/1/({port}|{counters}))|{net}|{disk})"
     )
     folder.files = {name: content for name, content in folder.files.items() if kept.fullmatch(name)}
     folder.links = {
-        name: goal for name, goal in folder.links.items() if re.match(r"sys/(class/(inf|net)|bus|.*/dev)", name)
+        name: goal
+        for name, goal in folder.links.items()
+        if re.match(r"sys/(class/(inf|net|nvme)|block|bus|.*/dev)", name)
     }
     folder.save(path)
     return path
@@ -74,6 +80,7 @@ class Systemd:
         self.active.clear()
         self.masked_until_reboot.clear()
         self._start(FABRIC_MANAGER)
+        self._start(PERSISTENCED)
 
     def __call__(self, command: list[str]) -> tuple[int, str, str]:
         self.calls.append(command)
@@ -101,7 +108,8 @@ class Systemd:
         return [call for call in self.calls if call[:2] != ["systemctl", "show"]]
 
     def _show(self, options: list[str], unit: str) -> str:
-        known = unit in self.active or (unit == FABRIC_MANAGER and self.host.has_fabric_manager)
+        installed = unit == PERSISTENCED or (unit == FABRIC_MANAGER and self.host.has_fabric_manager)
+        known = unit in self.active or installed
         masked = unit in self.masked | self.masked_until_reboot
         values = {
             "LoadState": "masked" if masked else "loaded" if known else "not-found",
@@ -118,6 +126,8 @@ class Systemd:
             State(self.host.root).set_volatile({"fabric_manager.version": None})
 
     def _start(self, unit: str) -> None:
+        if unit == PERSISTENCED:
+            self.active[unit] = "690"
         if unit == FABRIC_MANAGER and self.host.has_fabric_manager and unit not in self.masked:
             self.active[unit] = "700"
             state = State(self.host.root)

@@ -211,7 +211,7 @@ def test_the_link_status_in_the_config_space(host: SimulatedHost) -> None:
 def test_fabric_manager_comes_back_and_leaves_other_faults_alone(host: SimulatedHost) -> None:
     host.inject("fabric-not-ready", gpu=1)
     host.inject("fabric-manager-absent")
-    assert host.systemd.active == {}
+    assert FABRIC_MANAGER not in host.systemd.active
     host.clear("fabric-manager-absent")
     assert FABRIC_MANAGER in host.systemd.active
     assert [host.state(f"gpu.{gpu}.fabric.state") for gpu in (0, 1)] == ["3", "2"]
@@ -222,7 +222,7 @@ def test_fabric_manager_comes_back_after_a_reboot(host: SimulatedHost) -> None:
     before = host.tree()
     host.inject("fabric-manager-absent")
     host.boot()
-    assert host.systemd.active == {}
+    assert FABRIC_MANAGER not in host.systemd.active
     host.clear("all")
     assert host.tree() == before
 

@@ -1,0 +1,1 @@
+"""Health of one host: a catalogue of checks, what they read, and what follows from their findings."""

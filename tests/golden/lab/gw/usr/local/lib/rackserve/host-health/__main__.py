@@ -1,0 +1,5 @@
+import sys
+
+from rackserve.health.program import main
+
+sys.exit(main())

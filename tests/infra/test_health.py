@@ -1,0 +1,61 @@
+"""Health of the lab's hosts: a sweep without a finding, a fault with its fix, the timer under its own restrictions."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from conftest import REPO, Run
+
+Shell = Callable[[str, str], str]
+Module = Callable[..., dict[str, Any]]
+
+CATALOGUE = yaml.safe_load((REPO / "files/simulated/faults.yml").read_text("utf-8"))
+NODE = "node3"
+METRICS = "/var/lib/rackserve-health/rackserve_health.prom"
+# On a loaded machine the sweep may take longer than the 4 s that it has by itself.
+SWEEP_S = 8.0
+
+
+def test_a_sweep_of_healthy_hosts_finds_nothing(playbook: Run, tmp_path: Path) -> None:
+    output = tmp_path / "health.json"
+    started_s = time.monotonic()
+    done = playbook("check-health", "-e", f"health_output={output}", "-e", "health_fail_on=info")
+    wall_s = time.monotonic() - started_s
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(output.read_text())
+    assert len(found) == 5
+    assert {host: (one["findings"], one["unknown"]) for host, one in found.items() if one["status"] != "pass"} == {}
+    assert all(one["wall_s"] < 2 for one in found.values())
+    assert wall_s < SWEEP_S
+
+
+def test_a_fault_is_named_with_its_fix_by_playbook_program_and_metrics(
+    playbook: Run, module: Module, shell: Shell
+) -> None:
+    shell(NODE, "systemctl start rackserve-host-health.service")
+    module(NODE, "simulated_fault", catalogue=CATALOGUE, fault="gpu-off-bus", parameters={"gpu": 3})
+    try:
+        done = playbook("check-health", "--limit", f"{NODE},localhost")
+        assert done.returncode == 2
+        assert "gpu-lost" in done.stdout and "power it off and on" in done.stdout
+        program = "python3 /usr/local/lib/rackserve/host-health"
+        assert shell(NODE, f"{program} >/dev/null; echo $?").strip() == "2"
+        shell(NODE, "systemctl start rackserve-host-health.service")
+        assert 'check="gpu-lost",severity="critical",subject="GPU 3"' in shell(NODE, f"cat {METRICS}")
+    finally:
+        module(NODE, "simulated_fault", catalogue=CATALOGUE, fault="all", state="absent")
+    shell(NODE, "systemctl start rackserve-host-health.service")
+    assert "rackserve_health_failed_checks 0\n" in shell(NODE, f"cat {METRICS}")
+
+
+def test_the_timer_runs_and_reads_everything_without_privileges(shell: Shell) -> None:
+    assert shell(NODE, "systemctl is-active rackserve-host-health.timer").strip() == "active"
+    shell(NODE, "systemctl start rackserve-host-health.service")
+    text = shell(NODE, f"cat {METRICS}")
+    assert 'status="unknown"' not in text, text
+    assert shell(NODE, f"stat -c %U:%a {METRICS}").strip() == "rackserve-health:644"
