@@ -12,9 +12,10 @@ import time
 from pathlib import Path
 from typing import Any, Callable
 
+from ..gpu.info.nvml import Nvml
 from ..gpu.settings.nvml import LIBRARY, NvmlError
 from .check import Unreadable
-from .gpus import Asker, Gpu, read_gpus
+from .gpus import Gpu, read_gpus
 from .look import Clock, Driver, Tools, Volume
 
 COMMAND_S = 20.0
@@ -39,8 +40,8 @@ def run_command(words: list[str], timeout_s: float = COMMAND_S) -> tuple[int, st
 def ask_driver(library: str = LIBRARY) -> Driver:
     """What NVML says, asked in this process."""
     try:
-        nvml = Asker(library)
-        return Driver(nvml.driver_version(), read_gpus(nvml))
+        nvml = Nvml(library)
+        return Driver(nvml.system_text("nvmlSystemGetDriverVersion"), read_gpus(nvml))
     except NvmlError as error:
         return Driver("", [], str(error))
 

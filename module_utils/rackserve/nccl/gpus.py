@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..gpu.settings.nvml import Nvml, NvmlError
+from ..gpu.info.nvml import Nvml
+from ..gpu.settings.nvml import LIBRARY, NvmlError
 from . import sysfs
 from .document import TopologyError
 
@@ -71,42 +71,21 @@ def _link(given: Any) -> str:
     return sysfs.bus_id(str(given)) if given else ""
 
 
-class _PciInfo(ctypes.Structure):
-    """nvmlPciInfo_t."""
-
-    _fields_ = (
-        ("bus_id_legacy", ctypes.c_char * 16),
-        ("numbers", ctypes.c_uint * 5),
-        ("bus_id", ctypes.c_char * 32),
-    )
-
-
-class _Links(Nvml):
-    """NVML with bus ids and NVLinks."""
-
-    def bus_id(self, device: ctypes.c_void_p) -> str:
-        info = _PciInfo()
-        self._ask("nvmlDeviceGetPciInfo_v3", device, ctypes.byref(info))
-        return str(info.bus_id.decode("ascii", "replace"))
-
-    def remote(self, device: ctypes.c_void_p, link: int) -> str | None:
-        """Where an active link ends, None where NCCL would pass over it."""
-        info = _PciInfo()
-        number = ctypes.c_uint(link)
-        try:
-            if not self.number("nvmlDeviceGetNvLinkState", device, link):
-                return None
-            if not self.number("nvmlDeviceGetNvLinkCapability", device, link, _PEER_TO_PEER):
-                return None
-            self._ask("nvmlDeviceGetNvLinkRemotePciInfo_v2", device, number, ctypes.byref(info))
-        except NvmlError:
+def _remote(nvml: Nvml, device: Any, link: int) -> str | None:
+    """Where an active link ends, None where NCCL would pass over it."""
+    try:
+        if not nvml.number("nvmlDeviceGetNvLinkState", device, link):
             return None
-        return str(info.bus_id.decode("ascii", "replace"))
+        if not nvml.number("nvmlDeviceGetNvLinkCapability", device, link, _PEER_TO_PEER):
+            return None
+        return nvml.link_remote(device, link)
+    except NvmlError:
+        return None
 
 
-def read(library: str | None = None) -> list[dict[str, Any]]:
+def read(library: str = LIBRARY) -> list[dict[str, Any]]:
     """GPUs of this host by NVML, as `from_facts` takes them. Raises NvmlError; TopologyError where MIG is on."""
-    nvml = _Links(library) if library else _Links()
+    nvml = Nvml(library)
     found = []
     for index in range(nvml.count()):
         device = nvml.device(index)
@@ -115,7 +94,7 @@ def read(library: str | None = None) -> list[dict[str, Any]]:
                 f"GPU {index}: MIG is on; NCCL's topology is of whole GPUs. nvidia-smi -i {index} -mig 0"
             )
         major, minor = nvml.pair("nvmlDeviceGetCudaComputeCapability", device)
-        remotes = (nvml.remote(device, link) for link in range(_most_links(major * 10 + minor)))
+        remotes = (_remote(nvml, device, link) for link in range(_most_links(major * 10 + minor)))
         found.append(
             {
                 "index": index,
@@ -127,7 +106,7 @@ def read(library: str | None = None) -> list[dict[str, Any]]:
     return found
 
 
-def _mig(nvml: Nvml, device: ctypes.c_void_p) -> bool:
+def _mig(nvml: Nvml, device: Any) -> bool:
     try:
         return nvml.pair("nvmlDeviceGetMigMode", device)[0] == _MIG_ON
     except NvmlError:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from ..settings import nvml as base
-from ..settings.nvml import FUNCTION_NOT_FOUND, INSUFFICIENT_SIZE, NvmlError
+from ..settings.nvml import DEPRECATED, FUNCTION_NOT_FOUND, INSUFFICIENT_SIZE, NOT_SUPPORTED, NvmlError
 
 ARGUMENT_VERSION_MISMATCH, NOT_FOUND, NOT_READY = 25, 6, 27
+# What a driver says of something that the GPU or the driver does not have.
+ABSENT = (NOT_SUPPORTED, FUNCTION_NOT_FOUND, DEPRECATED)
 UNAVAILABLE = 2**64 - 1
 _TEXT_BYTES = 96
 _MORE_PROCESSES = 8
@@ -59,6 +62,13 @@ class Histogram(ctypes.Structure):
     """nvmlRowRemapperHistogramValues_t: banks by the spare rows that they have left."""
 
     _fields_ = (("max", _u32), ("high", _u32), ("partial", _u32), ("low", _u32), ("none", _u32))
+
+
+class Repair(ctypes.Structure):
+    """nvmlRepairStatus_v1_t: repairs that wait for a reset."""
+
+    version_number = 1
+    _fields_ = (("version", _u32), ("channel", _u32), ("tpc", _u32))
 
 
 class Margin(ctypes.Structure):
@@ -147,12 +157,6 @@ class Nvml(base.Nvml):
         self._ask(name, device, *map(ctypes.c_uint, arguments), ctypes.byref(structure))
         return structure
 
-    def wide(self, name: str, device: Any, *arguments: int) -> int:
-        """One number of 64 bits."""
-        value = ctypes.c_ulonglong()
-        self._ask(name, device, *map(ctypes.c_uint, arguments), ctypes.byref(value))
-        return value.value
-
     def system_text(self, name: str) -> str:
         """One line about the host, as nvmlSystemGetDriverVersion gives it."""
         buffer = ctypes.create_string_buffer(_TEXT_BYTES)
@@ -167,12 +171,16 @@ class Nvml(base.Nvml):
 
     def field(self, number: int, device: Any, scope: int = 0) -> int:
         """A field value, by the type that NVML says it has."""
-        value = _FieldValue(field=number, scope=scope)
-        self._ask("nvmlDeviceGetFieldValues", device, ctypes.c_int(1), ctypes.byref(value))
-        if value.code:
-            raise NvmlError(int(value.code), f"field {number}: {self.words(int(value.code))}")
-        kind = _KINDS[value.kind] if value.kind < len(_KINDS) else "wide"
-        return int(getattr(value.value, kind))
+        [(code, value)] = self.fields([(number, scope)], device)
+        if code:
+            raise NvmlError(code, f"field {number}: {self.words(code)}")
+        return value
+
+    def fields(self, wanted: Sequence[tuple[int, int]], device: Any) -> list[tuple[int, int]]:
+        """(return code, value) of each (field, scope), in one call; the value is 0 where there is a code."""
+        asked = (_FieldValue * len(wanted))(*[_FieldValue(field=number, scope=scope) for number, scope in wanted])
+        self._ask("nvmlDeviceGetFieldValues", device, ctypes.c_int(len(wanted)), asked)
+        return [(int(one.code), 0 if one.code else _number(one)) for one in asked]
 
     def words(self, code: int) -> str:
         """A return code in NVML's words."""
@@ -184,6 +192,23 @@ class Nvml(base.Nvml):
         self._ask(name, device, *map(ctypes.byref, values))
         first, second, third, fourth = (value.value for value in values)
         return first, second, third, fourth
+
+    def bus_id(self, device: Any) -> str:
+        """A PCI address in NVML's form, such as 00000000:18:00.0."""
+        return _ascii(self.fill("nvmlDeviceGetPciInfo_v3", device, PciInfo()).bus_id)
+
+    def link_remote(self, device: Any, link: int) -> str:
+        """The PCI address of what an NVLink leads to."""
+        return _ascii(self.fill("nvmlDeviceGetNvLinkRemotePciInfo_v2", device, PciInfo(), link).bus_id)
+
+    def clock_reasons(self, device: Any) -> int:
+        """The mask of what holds clocks down now, by its name of driver 535 and newer, else by the older one."""
+        try:
+            return self.wide("nvmlDeviceGetCurrentClocksEventReasons", device)
+        except NvmlError as error:
+            if error.code not in ABSENT:
+                raise
+        return self.wide("nvmlDeviceGetCurrentClocksThrottleReasons", device)
 
     def fabric(self, device: Any) -> Fabric:
         """The fabric's state, in the newest form that the driver knows; what that lacks is 0."""
@@ -218,6 +243,14 @@ class Nvml(base.Nvml):
         buffer = ctypes.create_string_buffer(_TEXT_BYTES)
         self._ask("nvmlSystemGetProcessName", ctypes.c_uint(pid), buffer, ctypes.c_uint(_TEXT_BYTES))
         return buffer.value.decode("utf-8", "replace")
+
+
+def _number(value: _FieldValue) -> int:
+    return int(getattr(value.value, _KINDS[value.kind] if value.kind < len(_KINDS) else "wide"))
+
+
+def _ascii(given: bytes) -> str:
+    return given.decode("ascii", "replace")
 
 
 def _as_newest(info: ctypes.Structure) -> Fabric:

@@ -6,8 +6,8 @@ import uuid
 from functools import partial
 from typing import Any, Callable, TypeVar
 
-from ..settings.nvml import DEPRECATED, FUNCTION_NOT_FOUND, INVALID_ARGUMENT, NOT_SUPPORTED, NvmlError
-from .nvml import ARGUMENT_VERSION_MISMATCH, NOT_FOUND, NOT_READY, Fabric, Histogram, Margin, Memory, Nvml, PciInfo
+from ..settings.nvml import INVALID_ARGUMENT, NvmlError
+from .nvml import ABSENT, ARGUMENT_VERSION_MISMATCH, NOT_FOUND, NOT_READY, Fabric, Histogram, Margin, Memory, Nvml
 from .nvml import SramErrors as Sram
 
 MIB = 2**20
@@ -37,7 +37,7 @@ _CORRECTED, _UNCORRECTED, _VOLATILE, _AGGREGATE = 0, 1, 0, 1
 _DRAM, _SRAM = 2, 7
 _COMPLETED = 3
 # What a driver says of something that a GPU or its driver does not have; another error is a finding, too.
-_ABSENT = (NOT_SUPPORTED, FUNCTION_NOT_FOUND, DEPRECATED, NOT_FOUND, ARGUMENT_VERSION_MISMATCH, NOT_READY)
+_ABSENT = (*ABSENT, NOT_FOUND, ARGUMENT_VERSION_MISMATCH, NOT_READY)
 _Read = TypeVar("_Read")
 
 
@@ -99,7 +99,7 @@ def read_gpu(nvml: Nvml, index: int) -> tuple[dict[str, Any], list[str]]:
         "name": reader.text("name", "Name"),
         "serial": reader.text("serial", "Serial"),
         "vbios_version": reader.text("vbios_version", "VbiosVersion"),
-        "bus_id": bus_id(reader),
+        "bus_id": reader.ask("bus_id", partial(nvml.bus_id, reader.device)),
         "compute_capability": None if capability is None else f"{capability[0]}.{capability[1]}",
         "memory_mib": None if memory is None else memory["total_mib"],
         "memory": memory,
@@ -121,16 +121,6 @@ def read_gpu(nvml: Nvml, index: int) -> tuple[dict[str, Any], list[str]]:
     }
     gpu["unread"] = reader.unread
     return gpu, reader.failed
-
-
-def bus_id(reader: Reader) -> str | None:
-    """A PCI address in NVML's form, such as 00000000:18:00.0."""
-    found = reader.ask("bus_id", lambda: reader.nvml.fill("nvmlDeviceGetPciInfo_v3", reader.device, PciInfo()))
-    return None if found is None else _ascii(found.bus_id)
-
-
-def _ascii(text: bytes) -> str:
-    return text.decode("ascii", "replace")
 
 
 def _memory(reader: Reader) -> dict[str, int] | None:
@@ -279,8 +269,7 @@ def _nvlinks(reader: Reader) -> list[dict[str, Any]] | None:
 
 def _nvlink(reader: Reader, link: int, active: bool) -> dict[str, Any]:
     where = f"nvlinks.{link}"
-    name = "nvmlDeviceGetNvLinkRemotePciInfo_v2"
-    remote = reader.ask(f"{where}.remote_bus_id", lambda: reader.nvml.fill(name, reader.device, PciInfo(), link))
+    remote = reader.ask(f"{where}.remote_bus_id", partial(reader.nvml.link_remote, reader.device, link))
     kind = reader.number(f"{where}.remote_type", "NvLinkRemoteDeviceType", link)
     if kind is not None and kind not in REMOTE_TYPES:
         reader.absent(f"{where}.remote_type", f"the driver does not know it ({kind})")
@@ -288,7 +277,7 @@ def _nvlink(reader: Reader, link: int, active: bool) -> dict[str, Any]:
         "link": link,
         "active": active,
         "version": reader.number(f"{where}.version", "NvLinkVersion", link),
-        "remote_bus_id": None if remote is None else _ascii(remote.bus_id),
+        "remote_bus_id": remote,
         "remote_type": None if kind is None else REMOTE_TYPES.get(kind),
     }
 
@@ -321,12 +310,8 @@ def _fabric_shown(reader: Reader, info: Fabric) -> dict[str, Any]:
 
 
 def _reasons(reader: Reader) -> list[str] | None:
-    """What holds the clocks down now; by its name of driver 535 and newer, else by the older one."""
-    try:
-        mask: int | None = reader.nvml.wide("nvmlDeviceGetCurrentClocksEventReasons", reader.device)
-    except NvmlError:
-        name = "nvmlDeviceGetCurrentClocksThrottleReasons"
-        mask = reader.ask("throttle_reasons", lambda: reader.nvml.wide(name, reader.device))
+    """What holds the clocks down now."""
+    mask = reader.ask("throttle_reasons", partial(reader.nvml.clock_reasons, reader.device))
     if mask is None:
         return None
     return [REASONS.get(1 << bit, f"bit_{1 << bit:#x}") for bit in range(64) if mask >> bit & 1]

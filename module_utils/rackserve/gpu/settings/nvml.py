@@ -77,10 +77,10 @@ class Nvml:
         self._ask(name, device, *map(ctypes.c_uint, arguments), ctypes.byref(value))
         return value.value
 
-    def wide(self, name: str, device: ctypes.c_void_p) -> int:
+    def wide(self, name: str, device: ctypes.c_void_p, *arguments: int) -> int:
         """One number of 64 bits."""
         value = ctypes.c_ulonglong()
-        self._ask(name, device, ctypes.byref(value))
+        self._ask(name, device, *map(ctypes.c_uint, arguments), ctypes.byref(value))
         return value.value
 
     def pair(self, name: str, device: ctypes.c_void_p) -> tuple[int, int]:
