@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Callable, NamedTuple
 
 if TYPE_CHECKING:
@@ -49,11 +48,3 @@ class Check(NamedTuple):
     judge: Callable[[Look], list[Problem]]
     caused_by: tuple[str, ...] = ()
     level: str = FAST
-
-
-def text(path: Path) -> str:
-    """A small file's text; empty where there is none, or where it cannot be read."""
-    try:
-        return path.read_text("ascii", "replace").strip()
-    except OSError:
-        return ""

@@ -95,7 +95,7 @@ def _write(look: Look) -> list[Problem]:
     _drained(look)
 
     def judge(port: Any) -> list[Problem]:
-        words = ["--report_gbits", "-F", "-s", "8388608", "-D", "3", "-d", port.hca, "-i", port.number]
+        words = ["--report_gbits", "-F", "-s", "8388608", "-D", "3", "-d", port.hca.name, "-i", str(port.seen.number)]
         out = _measure(look, ["timeout", str(BANDWIDTH_S), "sh", "-c", _LOOPBACK, "sh", *words])
         seen = _BANDWIDTH.findall(out)
         if not seen:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from .check import CRITICAL, HOST, WARNING, Check, NotHere, Problem, Unreadable, text
+from ..rdma.sysfs import text
+from .check import CRITICAL, HOST, WARNING, Check, NotHere, Problem, Unreadable
 from .look import Look, Volume
 
 _SHM = "/dev/shm"  # noqa: S108 - only its room is read

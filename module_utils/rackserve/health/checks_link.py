@@ -7,7 +7,8 @@ import re
 from ..converge.errors import ConvergeError
 from ..driver.host import Nvml, loaded_module
 from ..driver.parts import agrees, judge_flavour, judge_parts, judge_processes, read_parts
-from .check import CRITICAL, HOST, WARNING, Check, NotHere, Problem, Unreadable, text
+from ..rdma.sysfs import text
+from .check import CRITICAL, HOST, WARNING, Check, NotHere, Problem, Unreadable
 from .checks_gpu import LOST, each
 from .gpus import Gpu
 from .look import Look

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from pathlib import Path
 from typing import Callable
 
-from .check import CRITICAL, HOST, INFO, WARNING, Check, NotHere, Problem, Unreadable, text
+from ..rdma.sysfs import ETHERNET, INFINIBAND, Hca, text
+from ..rdma.usable import best_gid
+from .check import CRITICAL, HOST, INFO, WARNING, Check, NotHere, Problem, Unreadable
 from .counters import Growth
 from .fabric import missing_modules, peer_memory
 from .look import Look, Port
 
 DOWN = ("rdma-lost", "rdma-port-down", "rdma-link-layer")
-_LAYERS = {"infiniband": "InfiniBand", "roce": "Ethernet"}
-_INFINIBAND, _ETHERNET = "InfiniBand", "Ethernet"
-_NONE = re.compile(r"0x0+|0")
+_LAYERS = {"infiniband": INFINIBAND, "roce": ETHERNET}
 _MODERN_MTU = 4000
 _DAY_S = 86400.0
 # Growth within an hour that is a finding: (counter, most).
@@ -37,7 +35,7 @@ def each(judge: Callable[[Port, Look], list[Problem]]) -> Callable[[Look], list[
     return lambda look: look.over(look.ports(), lambda port: judge(port, look))
 
 
-def _hca_dead(look: Look, hca: Path) -> bool:
+def _hca_dead(look: Look, hca: Hca) -> bool:
     try:
         return (look.pci(hca) / "config").read_bytes()[:4] == b"\xff" * 4
     except OSError:
@@ -45,7 +43,7 @@ def _hca_dead(look: Look, hca: Path) -> bool:
 
 
 def _lost(look: Look) -> list[Problem]:
-    def judge(hca: Path) -> list[Problem]:
+    def judge(hca: Hca) -> list[Problem]:
         dead = _hca_dead(look, hca)
         return [Problem(hca.name, "its configuration space reads ff: it fell off the bus")] if dead else []
 
@@ -59,7 +57,7 @@ def _count(look: Look) -> list[Problem]:
         ports = look.ports()
     except NotHere:
         ports = []
-    names = {port.hca for port in ports if port.link_layer == layer and port.state == "ACTIVE"}
+    names = {port.hca.name for port in ports if port.link_layer == layer and port.state == "ACTIVE"}
     short = wanted is not None and len(names) < wanted
     return [Problem(HOST, f"{len(names)} active {layer} adapters, the plan says {wanted}")] if short else []
 
@@ -72,8 +70,8 @@ def _watched(look: Look) -> list[Port]:
 def _spare(look: Look, port: Port) -> bool:
     """A port that nobody counts on: down while as many adapters as described are up."""
     wanted = (look.expect.get("fabric") or {}).get("hcas")
-    up = {other.hca for other in look.ports() if other.state == "ACTIVE"}
-    return port.state == "DOWN" and (wanted is None or len(up) >= wanted or port.hca in up)
+    up = {other.hca.name for other in look.ports() if other.state == "ACTIVE"}
+    return port.state == "DOWN" and (wanted is None or len(up) >= wanted or port.hca.name in up)
 
 
 def _down(look: Look) -> list[Problem]:
@@ -89,13 +87,14 @@ def _down(look: Look) -> list[Problem]:
 
 
 def _manager(port: Port, _: Look) -> list[Problem]:
-    if port.link_layer != _INFINIBAND or port.phys_state != "LinkUp":
+    if port.link_layer != INFINIBAND or port.phys_state != "LinkUp":
         return []
     if port.state in ("INIT", "ARMED"):
         return [Problem(port.subject, f"{port.state}: no subnet manager brings it up")]
-    if not port.lid or not port.sm_lid:
+    lids = {"lid": port.seen.lid, "sm_lid": port.seen.sm_lid}
+    if None in lids.values():
         raise Unreadable(f"{port.subject}: its lid or sm_lid cannot be read")
-    none = [name for name, value in (("lid", port.lid), ("sm_lid", port.sm_lid)) if _NONE.fullmatch(value)]
+    none = [name for name, value in lids.items() if not value]
     return [Problem(port.subject, f"{' and '.join(none)} is 0")] if none else []
 
 
@@ -105,6 +104,8 @@ def _rate(look: Look) -> list[Problem]:
     goal = wanted or (rates.most_common(1)[0][0] if rates else 0)
 
     def judge(port: Port) -> list[Problem]:
+        if port.state == "ACTIVE" and port.seen.rate_gbps is None:
+            raise Unreadable(f"{port.subject}: its rate cannot be read")
         slow = port.state == "ACTIVE" and port.rate_gbps < goal
         said = "the plan says" if wanted else "most ports run at"
         return [Problem(port.subject, f"{port.rate_gbps:g} Gb/s, {said} {goal:g}")] if slow else []
@@ -115,7 +116,7 @@ def _rate(look: Look) -> list[Problem]:
 def _layer(look: Look) -> list[Problem]:
     wanted = _LAYERS.get(look.wanted("fabric", "kind") or "")
     others = [port for port in look.ports() if wanted and port.link_layer != wanted]
-    fits = {port.hca for port in look.ports() if port.link_layer == wanted}
+    fits = {port.hca.name for port in look.ports() if port.link_layer == wanted}
     if len(fits) >= (look.expect["fabric"].get("hcas") or 0):
         return []  # the others are for storage or management
     return [Problem(port.subject, f"{port.link_layer or '?'}, the plan says {wanted}") for port in others]
@@ -124,22 +125,16 @@ def _layer(look: Look) -> list[Problem]:
 def _gid(port: Port, _: Look) -> list[Problem]:
     if port.state != "ACTIVE":
         return []
-    gids = {entry.name: text(entry) for entry in (port.path / "gids").glob("*")}
-    if not gids:
-        raise Unreadable(f"{port.subject}: its GID table cannot be read")
-    if port.link_layer == _INFINIBAND:
-        empty = not gids.get("0", "").strip("0:")
-        return [Problem(port.subject, "GID 0 is empty")] if empty else []
-    types = {entry.name: text(entry) for entry in (port.path / "gid_attrs/types").glob("*")}
-    routable = [
-        index for index, gid in gids.items()
-        if gid.strip("0:") and not gid.startswith("fe80") and types.get(index) == "RoCE v2"
-    ]  # fmt: skip
-    return [] if routable else [Problem(port.subject, "no RoCE v2 GID with an address of its interface")]
+    blind = [name for name in port.seen.unread if name.startswith("gid")]
+    if blind or not (port.path / "gids").is_dir():
+        raise Unreadable(f"{port.subject}: its {blind[0] if blind else 'gids'} cannot be read")
+    if port.link_layer == INFINIBAND:
+        return [] if any(gid.index == 0 for gid in port.seen.gids) else [Problem(port.subject, "GID 0 is empty")]
+    return [] if best_gid(port.seen) else [Problem(port.subject, "no RoCE v2 GID with an address of its interface")]
 
 
 def _width(look: Look) -> list[Problem]:
-    def judge(hca: Path) -> list[Problem]:
+    def judge(hca: Hca) -> list[Problem]:
         device = look.pci(hca)
         widths = [text(device / name) for name in ("current_link_width", "max_link_width")]
         above = text(device.parent / "max_link_width")
@@ -155,9 +150,9 @@ def _width(look: Look) -> list[Problem]:
 def _firmware(look: Look) -> list[Problem]:
     by_board: dict[str, list[tuple[str, str]]] = {}
     for hca in look.hcas():
-        version = text(hca / "fw_ver")
+        version = hca.facts["fw_ver"]
         if version:
-            by_board.setdefault(text(hca / "board_id"), []).append((hca.name, version))
+            by_board.setdefault(hca.facts["board_id"] or "", []).append((hca.name, version))
         else:
             look.unread.append(f"{hca.name}: its firmware's version cannot be read")
     found = []
@@ -168,12 +163,12 @@ def _firmware(look: Look) -> list[Problem]:
 
 
 def _mtu(look: Look) -> list[Problem]:
-    def judge(hca: Path) -> list[Problem]:
+    def judge(hca: Hca) -> list[Problem]:
         found = []
-        for interface in sorted((hca / "device/net").glob("*")):
+        for interface in look.interfaces(hca):
             mtu, up = text(interface / "mtu"), text(interface / "operstate") == "up"
-            layer = next((port.link_layer for port in look.ports() if port.hca == hca.name), "")
-            least = 2044 if layer == _INFINIBAND else _MODERN_MTU
+            layer = next((port.link_layer for port in look.ports() if port.hca.name == hca.name), "")
+            least = 2044 if layer == INFINIBAND else _MODERN_MTU
             if not mtu.isdigit():
                 raise Unreadable(f"{interface.name}: its MTU cannot be read")
             if up and int(mtu) < least:
@@ -212,7 +207,7 @@ def _flap(port: Port, look: Look) -> list[Problem]:
     if not downed.isdigit():
         raise Unreadable(f"{port.subject}: its counter link_downed cannot be read")
     found += _times("link_downed", look.counters.grew(f"link_downed/{port.subject}", int(downed)))
-    for interface in sorted((port.path.parent.parent / "device/net").glob("*")):
+    for interface in look.interfaces(port.hca):
         changes = text(interface / "carrier_changes")
         if changes.isdigit():
             growth = look.counters.grew(f"carrier_changes/{interface.name}", int(changes))

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from ..rdma.gdr import peer_memory_missing
 from ..rdma.look import missing_modules
-from .check import Unreadable, text
+from ..rdma.sysfs import text
+from .check import Unreadable
 
 __all__ = ["missing_modules", "peer_memory"]
 

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Callable, NamedTuple, TypeVar
 
-from .check import NotHere, Problem, Unreadable, text
+from ..rdma import sysfs
+from ..rdma.sysfs import Hca, text
+from .check import NotHere, Problem, Unreadable
 from .counters import Counters
 from .gpus import Gpu
 from .kernel import Line, Run, read_lines
 
 _Read = TypeVar("_Read")
 _CONTAINER = "run/systemd/container"
-_BDF = re.compile(r"[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
 _MOUNT_FIELDS = 4
-_NVIDIA, _DISPLAY = "0x10de", "0x03"
 
 
 class Driver(NamedTuple):
@@ -49,21 +48,31 @@ class Volume(NamedTuple):
 
 
 class Port(NamedTuple):
-    """A port of an RDMA adapter as /sys shows it."""
+    """A port of an RDMA adapter, as rdma/sysfs.py reads it; the texts are empty, and the rate 0, where it could not."""
 
-    hca: str
-    number: str
+    hca: Hca
+    seen: sysfs.Port
     path: Path
-    state: str
-    phys_state: str
-    link_layer: str
-    rate_gbps: float
-    lid: str
-    sm_lid: str
 
     @property
     def subject(self) -> str:
-        return f"{self.hca}/{self.number}"
+        return f"{self.hca.name}/{self.seen.number}"
+
+    @property
+    def state(self) -> str:
+        return self.seen.state or ""
+
+    @property
+    def phys_state(self) -> str:
+        return self.seen.phys_state or ""
+
+    @property
+    def link_layer(self) -> str:
+        return self.seen.link_layer or ""
+
+    @property
+    def rate_gbps(self) -> float:
+        return self.seen.rate_gbps or 0.0
 
 
 class Clock(NamedTuple):
@@ -210,14 +219,8 @@ class Look:
 
     def gpu_slots(self) -> list[str]:
         """PCI addresses of NVIDIA's GPUs, in order, as the bus shows them."""
-        return self._once("slots", self._gpu_slots)
-
-    def _gpu_slots(self) -> list[str]:
-        found = []
-        for device in self.entries("sys/bus/pci/devices"):
-            if text(device / "vendor") == _NVIDIA and text(device / "class").startswith(_DISPLAY):
-                found.append(device.name)
-        return found
+        self.entries("sys/bus/pci/devices")
+        return self._once("slots", lambda: sysfs.gpu_addresses(self.root))
 
     def gpu_at(self, slot: str) -> str:
         """`GPU 3` for an address as the kernel log writes it, without the function; the address where none is there."""
@@ -236,16 +239,13 @@ class Look:
 
     # RDMA ------------------------------------------------------------------------------------------------------------
 
-    def hcas(self) -> list[Path]:
-        """Adapters in /sys/class/infiniband, without software devices and virtual functions of a card here."""
+    def hcas(self) -> list[Hca]:
+        """Adapters, without software devices and virtual functions of a card here."""
         return self._once("hcas", self._hcas)
 
-    def _hcas(self) -> list[Path]:
-        found = [
-            entry
-            for entry in self.entries("sys/class/infiniband")
-            if (entry / "device").exists() and not (entry / "device/physfn").exists()
-        ]
+    def _hcas(self) -> list[Hca]:
+        self.entries(sysfs.CLASS)
+        found = [hca for hca in sysfs.read_hcas(self.root) if not hca.soft and not hca.has_physical]
         if not found:
             missing = (self.expect.get("fabric") or {}).get("hcas")
             raise NotHere(f"no RDMA adapter{', rdma-count tells it' if missing else ' here or in the plan'}")
@@ -253,11 +253,20 @@ class Look:
 
     def ports(self) -> list[Port]:
         """Ports of those adapters."""
-        return self._once("ports", lambda: [_port(hca, port) for hca in self.hcas() for port in _ports(hca)])
+        return self._once("ports", lambda: [self._port(hca, port) for hca in self.hcas() for port in hca.ports])
 
-    def pci(self, hca: Path) -> Path:
-        """The adapter's PCI device."""
-        return Path(os.path.realpath(hca / "device"))
+    def _port(self, hca: Hca, port: sysfs.Port) -> Port:
+        return Port(hca, port, sysfs.inside(self.root, f"/{sysfs.CLASS}/{hca.name}") / "ports" / str(port.number))
+
+    def pci(self, hca: Hca) -> Path:
+        """The adapter's PCI device. Raises Unreadable."""
+        if hca.place is None:
+            raise Unreadable(f"{hca.name}: its PCI device cannot be found")
+        return hca.place
+
+    def interfaces(self, hca: Hca) -> list[Path]:
+        """The adapter's network interfaces in /sys."""
+        return [sysfs.inside(self.root, f"/sys/class/net/{name}") for name in hca.netdevs]
 
     # File systems ----------------------------------------------------------------------------------------------------
 
@@ -281,23 +290,6 @@ class Look:
         if self.container:
             raise NotHere("a container has the clock of the machine below")
         return self._once("clock", self.tools.clock)
-
-
-def _ports(hca: Path) -> list[Path]:
-    return sorted((hca / "ports").glob("*"), key=lambda path: path.name)
-
-
-def _port(hca: Path, port: Path) -> Port:
-    state, phys_state = (text(port / name).partition(":")[2].strip() for name in ("state", "phys_state"))
-    rate = text(port / "rate").split(maxsplit=1)
-    try:
-        rate_gbps = float(rate[0]) if rate else 0.0
-    except ValueError:
-        rate_gbps = 0.0
-    return Port(
-        hca.name, port.name, port, state, phys_state, text(port / "link_layer"), rate_gbps,
-        text(port / "lid"), text(port / "sm_lid"),
-    )  # fmt: skip
 
 
 def _unescaped(place: str) -> str:

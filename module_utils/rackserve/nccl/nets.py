@@ -7,24 +7,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..rdma.gdr import read_gdr
+from ..rdma.sysfs import CLASS, ETHERNET, INFINIBAND, Hca, read_hcas, text
 from . import sysfs
 
 # What NCCL passes to <net maxconn>: max_qp of the adapter, which only verbs tell. This is mlx5 firmware's default.
 _RDMA_CONNECTIONS = 131072
 _SOCKET_CONNECTIONS = 65536
 _SOCKET_MBPS = 10000
-_LINK_LAYERS = ("InfiniBand", "Ethernet")
-_ACTIVE = "4:"
 _EFA = "efa"
-_DMABUF_KERNEL = (5, 12)
 _INTERFACE_UP = 0x1
 _LAST = ("docker", "lo", "virbr")
 _MOST_INTERFACES = 16
-_PEER_MEMORY = (
-    "sys/module/nvidia_peermem",
-    "sys/kernel/mm/memory_peers/nv_mem",
-    "sys/kernel/mm/memory_peers/nv_mem_nc",
-)
 
 
 @dataclass(frozen=True)
@@ -43,54 +37,37 @@ class Net:
         return self.device != self.own
 
 
-def peer_memory(root: Path) -> bool:
-    """Whether adapters reach the memory of GPUs: nvidia_peermem is loaded, or DMA-BUF works."""
-    if any((root / path).is_dir() for path in _PEER_MEMORY):
-        return True
-    release = re.match(r"(\d+)\.(\d+)", sysfs.text(root / "proc/sys/kernel/osrelease"))
-    if not release:
-        release = re.search(r"Linux version (\d+)\.(\d+)", sysfs.text(root / "proc/version"))
-    open_module = "Open Kernel Module" in sysfs.text(root / "proc/driver/nvidia/version")
-    return bool(open_module and release and (int(release[1]), int(release[2])) >= _DMABUF_KERNEL)
-
-
-def _verbs_order(root: Path) -> list[str]:
-    """Names of adapters in the order libibverbs has them."""
+def _verbs_order(root: Path) -> list[Hca]:
+    """Adapters in the order libibverbs has them."""
     numbered = {}
     for entry in (root / "sys/class/infiniband_verbs").glob("uverbs*"):
-        numbered[sysfs.text(entry / "ibdev")] = int(re.sub(r"\D", "", entry.name) or 0)
-    names = [entry.name for entry in (root / "sys/class/infiniband").glob("*")]
-    return sorted(names, key=lambda name: (numbered.get(name, len(numbered)), _natural(name)))
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+        numbered[text(entry / "ibdev")] = int(re.sub(r"\D", "", entry.name) or 0)
+    return sorted(read_hcas(root), key=lambda hca: numbered.get(hca.name, len(numbered)))
 
 
 def rdma(root: Path) -> list[Net]:
     """A net for each active port of an adapter that is a PCI device."""
-    gdr = str(int(peer_memory(root)))
+    gdr = str(int(read_gdr(root)[0] != "none"))
     nets: list[Net] = []
-    for name in _verbs_order(root):
-        entry = root / "sys/class/infiniband" / name
-        own = sysfs.real(root, entry / "device")
+    for hca in _verbs_order(root):
+        own = sysfs.real(root, root / CLASS / hca.name / "device")
         if own is None:
             continue
-        ports = sorted((entry / "ports").glob("*"), key=lambda path: _natural(path.name))
         # EFA's link layer is none that NCCL itself takes: Amazon's plugin lists it, at its own device.
-        plugin = _driver(root, own) == _EFA
-        active = [port for port in ports if _active(port, plugin)]
+        plugin = hca.driver == _EFA
         device = own if plugin else _merged(own)
-        for port in active:
+        for port in hca.ports:
+            if port.state != "ACTIVE" or not (plugin or port.link_layer in (INFINIBAND, ETHERNET)):
+                continue
             # As NCCL counts: ports of the same card before it are added to its own number, so a second port becomes 3.
             others = sum(net.device == device for net in nets)
             attributes = {
-                "name": name,
+                "name": hca.name,
                 "dev": str(len(nets)),
                 "latency": "0",
-                "speed": _mbps(sysfs.text(port / "rate")),
-                "port": str(int(re.sub(r"\D", "", port.name) or 1) + others),
-                "guid": _guid(sysfs.text(entry / "sys_image_guid")),
+                "speed": str(round((port.rate_gbps or 0) * 1000)),
+                "port": str(port.number + others),
+                "guid": _guid(hca.facts["sys_image_guid"] or ""),
                 "maxconn": str(_RDMA_CONNECTIONS),
                 "gdr": gdr,
             }
@@ -98,24 +75,9 @@ def rdma(root: Path) -> list[Net]:
     return nets
 
 
-def _active(port: Path, any_layer: bool) -> bool:
-    active = sysfs.text(port / "state").startswith(_ACTIVE)
-    return active and (any_layer or sysfs.text(port / "link_layer") in _LINK_LAYERS)
-
-
-def _driver(root: Path, device: Path) -> str:
-    found = sysfs.real(root, sysfs.below(root, device) / "driver")
-    return found.name if found else ""
-
-
 def _merged(own: Path) -> Path:
     """The device that NCCL takes for all functions of a card: device and function 0 of the same bus."""
     return own.parent / re.sub(r"[0-9a-fA-F]{2}\.[0-9a-fA-F]$", "00.0", own.name) if sysfs.is_bdf(own.name) else own
-
-
-def _mbps(rate: str) -> str:
-    number = re.match(r"[0-9.]+", rate)
-    return str(round(float(number[0]) * 1000)) if number else "0"
 
 
 def _guid(given: str) -> str:
@@ -162,26 +124,26 @@ def _chosen(usable: list[Path]) -> list[Path]:
 
 
 def _number(path: Path) -> int:
-    found = re.match(r"-?\d+", sysfs.text(path))
+    found = re.match(r"-?\d+", text(path))
     return int(found[0]) if found else 0
 
 
 def _up(entry: Path) -> bool:
     try:
-        up = bool(int(sysfs.text(entry / "flags") or str(_INTERFACE_UP), 0) & _INTERFACE_UP)
+        up = bool(int(text(entry / "flags") or str(_INTERFACE_UP), 0) & _INTERFACE_UP)
     except ValueError:
         up = True
-    return up and sysfs.text(entry / "operstate") not in ("down", "lowerlayerdown", "notpresent")
+    return up and text(entry / "operstate") not in ("down", "lowerlayerdown", "notpresent")
 
 
 def _routed(root: Path) -> set[str]:
     """Interfaces with a route, and so an IPv4 address; empty where the tree does not tell."""
-    lines = sysfs.text(root / "proc/net/route").splitlines()[1:]
+    lines = text(root / "proc/net/route").splitlines()[1:]
     return {line.split()[0] for line in lines if line.split()} - {"lo"}
 
 
 def _with_ipv6(root: Path) -> set[str]:
-    lines = sysfs.text(root / "proc/net/if_inet6").splitlines()
+    lines = text(root / "proc/net/if_inet6").splitlines()
     return {line.split()[-1] for line in lines if line.split()} - {"lo"}
 
 
@@ -190,5 +152,5 @@ def _may_have(entry: Path, addressed: set[str]) -> bool:
 
 
 def _is_pci(root: Path, device: Path) -> bool:
-    subsystem = sysfs.real(root, sysfs.below(root, device) / "subsystem")
+    subsystem = sysfs.real(root, device / "subsystem")
     return subsystem.name == "pci" if subsystem else sysfs.is_bdf(device.name)

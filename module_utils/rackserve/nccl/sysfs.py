@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
+
+from ..rdma.sysfs import inside, text
 
 _BDF = re.compile(r"[0-9a-fA-F]{4}:[0-9a-fA-F]{2}:[0-9a-fA-F]{2}\.[0-9a-fA-F]")
 _SPEED = re.compile(r"\s*([0-9]*\.?[0-9]+)\s*GT/s")
@@ -12,39 +13,10 @@ _EXTENDED_FAMILY = 15
 IDS = ("vendor", "device", "subsystem_vendor", "subsystem_device")
 
 
-def text(path: Path) -> str:
-    """A small file's text; empty where there is none."""
-    try:
-        return path.read_text("ascii", "replace").strip()
-    except OSError:
-        return ""
-
-
 def real(root: Path, path: Path) -> Path | None:
-    """realpath(3) as the host itself would see it: absolute links stay below `root`. None where there is nothing."""
-    top = Path(os.path.realpath(root))
-    done = top
-    left = list(path.relative_to(root).parts if path.is_absolute() else path.parts)[::-1]
-    for _ in range(1000):
-        if not left:
-            return done if done.exists() else None
-        part = left.pop()
-        if part in ("", "/", "."):
-            continue
-        if part == "..":
-            done = done.parent if done != top else top
-            continue
-        step = done / part
-        if step.is_symlink():
-            target = step.readlink()
-            if target.is_absolute():
-                # A tree copied for a test may hold its own absolute paths.
-                inside = top == target or top in target.parents
-                target, done = (target.relative_to(top) if inside else target), top
-            left += list(target.parts)[::-1]
-            continue
-        done = step
-    return None
+    """realpath(3) as the host itself would see it, below `root`; None where there is nothing."""
+    found = inside(root, f"/{path.relative_to(root)}")
+    return found if found.exists() else None
 
 
 def is_bdf(name: str) -> bool:
@@ -67,13 +39,8 @@ def device_path(root: Path, busid: str) -> Path | None:
     found = real(root, root / "sys/bus/pci/devices" / busid)
     if found is None:
         bus = real(root, by_bus)
-        found = real(root, below(root, bus.parent.parent / busid)) if bus else None
+        found = real(root, bus.parent.parent / busid) if bus else None
     return found
-
-
-def below(root: Path, path: Path) -> Path:
-    """A path that `real` gave, written with `root` as the caller wrote it."""
-    return root / path.relative_to(os.path.realpath(root))
 
 
 def chain(path: Path) -> list[Path]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..preflight.findings import Finding, finding
+from ..rdma.sysfs import text
 from . import nets, sysfs
 from .document import system, write
 from .environment import distance
@@ -139,7 +140,7 @@ class _Tree:
 
     def _class_of(self, target: str) -> str:
         path = sysfs.device_path(self.root, target)
-        return (sysfs.text(path / "class") if path else "") or _INVISIBLE_CLASS
+        return (text(path / "class") if path else "") or _INVISIBLE_CLASS
 
     def add_net(self, net: nets.Net) -> None:
         device = net.device

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..preflight.findings import Finding, finding
+from ..rdma.sysfs import text
 from . import sysfs
 from .document import PASSING, TopologyError, differences, read, walk
 from .lint import errors, lint
@@ -61,8 +62,8 @@ def _readable(root: Path, candidate: str) -> list[Finding]:
             found.append(finding("error", "topology-twice", where, "it stands in the topology twice", _FIX))
         elif path is None and not busid.startswith("ffff:"):
             found.append(finding("error", "topology-stale", where, "it is not on this host", _FIX))
-        elif path is not None and sysfs.text(path / "class") != element.attributes.get("class"):
-            why = f"its class is {sysfs.text(path / 'class')}, the topology says {element.attributes.get('class')}"
+        elif path is not None and text(path / "class") != element.attributes.get("class"):
+            why = f"its class is {text(path / 'class')}, the topology says {element.attributes.get('class')}"
             found.append(finding("error", "topology-stale", where, why, _FIX))
         seen.add(busid)
     return found

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ..converge.host import Run
 from ..preflight.findings import Finding, finding
-from .sysfs import ETHERNET, INFINIBAND, Port, read_hcas, value
+from .sysfs import ETHERNET, INFINIBAND, Port, read_hcas, text
 
 _LAYERS = {"infiniband": INFINIBAND, "roce": ETHERNET}
 
@@ -21,11 +21,6 @@ class Adapter(NamedTuple):
     state: str
     rate_gbps: float
     device_file: bool
-
-
-def text(path: Path) -> str:
-    """A small file's text; empty where there is none."""
-    return value(path) or ""
 
 
 def missing_modules(root: Path, modules: Iterable[str]) -> list[str]:

@@ -9,12 +9,11 @@ from typing import NamedTuple
 
 from ..preflight.findings import Finding, finding
 from .netdevs import all_below, default_netdevs, mounted_from
-from .sysfs import ETHERNET, INFINIBAND, Hca, Port, entries, inside, pci_parts, value
+from .sysfs import ETHERNET, INFINIBAND, Hca, Port, gpu_addresses, inside, pci_parts, value
 
 COMPUTE, STORAGE, MANAGEMENT, UNKNOWN = "compute", "storage", "management", "unknown"
 PURPOSES = (COMPUTE, STORAGE, MANAGEMENT, UNKNOWN)
 _BLUEFIELD = ("MT41682", "MT41686", "MT41692")
-_NVIDIA, _DISPLAY = "0x10de", "0x03"
 _SLOW = 0.5
 _NAME_IT = "say what it is for in purposes: {NAME: compute, storage, management or unknown}"
 
@@ -166,12 +165,8 @@ def _one_layer(adapters: Collection[Adapter]) -> tuple[str, str]:
 
 def _gpus(root: Path) -> list[tuple[tuple[str, ...], str | None]]:
     """(bridges above and address, NUMA node) of each NVIDIA GPU."""
-    found = []
-    for name in entries(root / "sys/bus/pci/devices"):
-        place = inside(root, f"/sys/bus/pci/devices/{name}")
-        if value(place / "vendor") == _NVIDIA and (value(place / "class") or "").startswith(_DISPLAY):
-            found.append((pci_parts(place), value(place / "numa_node")))
-    return found
+    places = (inside(root, f"/sys/bus/pci/devices/{name}") for name in gpu_addresses(root))
+    return [(pci_parts(place), value(place / "numa_node")) for place in places]
 
 
 def _outdone(adapter: Adapter, adapters: Sequence[Adapter], gpus: Sequence[tuple[tuple[str, ...], str | None]]) -> bool:
