@@ -22,7 +22,8 @@ options:
   gpus:
     description:
       - GPUs, each C({index, bus_id, compute_capability, gdr, nvlinks}). C(bus_id) and C(nvlinks), one for each active
-        link, are bus ids as NVML writes them; C(compute_capability) is like V(9.0). Other keys are passed over.
+        link, are bus ids as NVML writes them; C(compute_capability) is like V(9.0). Other keys are passed over, so that
+        what M(gpu_info) returns can be given.
       - Without it GPUs are read through NVML.
     type: list
     elements: dict

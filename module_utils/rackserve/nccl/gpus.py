@@ -38,7 +38,7 @@ def from_facts(given: Iterable[Any]) -> list[Gpu]:
     for place, entry in enumerate(given):
         if not isinstance(entry, Mapping) or not entry.get("bus_id"):
             raise TopologyError(f"gpus[{place}]: {entry!r} has no bus_id; write {{index, bus_id, compute_capability}}")
-        if entry.get("mig_enabled"):
+        if entry.get("mig_mode"):
             raise TopologyError(f"gpus[{place}]: MIG is on; NCCL's topology is of whole GPUs. nvidia-smi -mig 0")
         sm = _sm(entry.get("compute_capability"), place)
         links = [_link(link) for link in entry.get("nvlinks") or []]

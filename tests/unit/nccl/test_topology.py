@@ -322,7 +322,7 @@ def test_a_gpu_that_sysfs_does_not_show(tmp_path: Path) -> None:
         ([{"bus_id": "00000000:18:00.0"}], "is not like 9.0"),
         ([gpu(0, "0000:18:00.0"), gpu(1, "0000:18:00.0")], "the same bus_id"),
         ([gpu(0, "0000:18:00.0"), gpu(0, "0000:19:00.0")], "the same index"),
-        ([{**gpu(0, "0000:18:00.0"), "mig_enabled": True}], "MIG is on"),
+        ([{**gpu(0, "0000:18:00.0"), "mig_mode": True}], "MIG is on"),
     ],
 )
 def test_gpus_that_cannot_be(given: list[dict[str, Any]], says: str, tmp_path: Path) -> None:
