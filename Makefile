@@ -77,6 +77,9 @@ test-faults: venv ## What clients see when something breaks: every fault, under 
 	$(ROOT) env RACKSERVE_FAULTS=full $(RUN)/pytest -v tests/infra/test_scenarios.py
 	$(RUN)/python tests/infra/scenarios.py
 
+test-hosts: venv ## Driver up and back, settings changed by hand, foreign files, reboots, ports, on the lab of `make demo` (needs root)
+	$(ROOT) env RACKSERVE_WHOLE=1 $(RUN)/pytest -v tests/infra/test_driver_upgrade.py tests/infra/test_baseline.py tests/infra/test_isolation.py
+
 KILLS ?= 9
 test-kills: venv ## Runs killed at random moments, finished by the next one, on light nodes (needs root; an hour)
 	$(ROOT) env RACKSERVE_KILL_INSTALLS=$(KILLS) RACKSERVE_KILL_CHANGES=$(KILLS) RACKSERVE_KILL_NODES=2 $(RUN)/pytest -v tests/kill
@@ -101,4 +104,4 @@ lock: venv ## Resolve the lock files again
 	done
 	$(RUN)/python requirements/lock_engine.py requirements/engine-cpu
 
-.PHONY: help venv tools lab-up lab-down demo bundle plan lint unit molecule test bench lock
+.PHONY: help venv tools lab-up lab-down demo bundle plan lint unit molecule test-faults test-hosts test-kills test bench lock

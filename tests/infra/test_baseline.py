@@ -12,6 +12,7 @@ from conftest import Run, eventually
 
 Shell = Callable[[str, str], str]
 HOST = "node3"
+whole = pytest.mark.asked_by("RACKSERVE_WHOLE", "1")
 BOOT_S = 300
 THP = "/sys/kernel/mm/transparent_hugepage/enabled"
 POLICIES = "/sys/devices/system/cpu/cpufreq"
@@ -95,6 +96,7 @@ def test_each_change_is_named_and_a_run_mends_exactly_those(
     assert again.returncode == 0 and changed_items(again.stdout) == set()
 
 
+@whole
 def test_what_others_set_is_left_alone(shell: Shell, playbook: Run) -> None:
     for path, text in FOREIGN.items():
         shell(HOST, f"mkdir -p $(dirname {path}) && printf '%s' {json.dumps(text)} >{path}")
@@ -110,6 +112,7 @@ def test_what_others_set_is_left_alone(shell: Shell, playbook: Run) -> None:
         shell(HOST, f"rm -f {' '.join(FOREIGN)}; apt-mark unhold tar")
 
 
+@whole
 def test_a_foreign_file_that_says_otherwise_is_named_and_stops_the_host(shell: Shell, playbook: Run) -> None:
     shell(HOST, "echo 'vm.swappiness = 60' >/etc/sysctl.d/10-site.conf; echo 60 >/proc/sys/vm/swappiness")
     try:
@@ -140,6 +143,7 @@ def test_the_fabric_is_what_the_plan_says(plan: dict[str, Any], shell: Shell) ->
     assert shell("gw", "ls /etc/modules-load.d").split().count("rackserve-rdma.conf") == 0
 
 
+@whole
 def test_interrupts_of_a_named_adapter_and_of_no_other(shell: Shell, playbook: Run) -> None:
     look = "for i in /sys/class/infiniband/{}/device/msi_irqs/*; do cat /proc/irq/${{i##*/}}/smp_affinity_list; done"
     cpus = shell(HOST, "cat /sys/class/infiniband/mlx5_0/device/local_cpulist").strip()
@@ -155,6 +159,7 @@ def test_interrupts_of_a_named_adapter_and_of_no_other(shell: Shell, playbook: R
     assert "irq.rules" not in shell(HOST, "ls /etc/udev/rules.d")
 
 
+@whole
 def test_settings_are_there_again_after_a_boot(plan: dict[str, Any], shell: Shell, playbook: Run) -> None:
     before = readings(shell)
     started = "systemctl show -P UserspaceTimestampMonotonic"

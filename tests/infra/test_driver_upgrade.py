@@ -15,6 +15,7 @@ from rackserve.completion.client import Endpoint
 Shell = Callable[[str, str], str]
 Module = Callable[..., dict[str, Any]]
 
+whole = pytest.mark.asked_by("RACKSERVE_WHOLE", "1")
 HOST, OTHERS = "node4", ("node1", "node2", "node3")
 LIMIT = ("--limit", f"{HOST},gw")
 UP = ("-e", json.dumps({"cluster_overrides": {"release": "2026.12-cpu"}}))
@@ -57,6 +58,7 @@ def load(base_url: str, secrets: dict[str, str], plan: dict[str, Any]) -> Load:
     return Load(client, plan["instances"][0]["served_model_name"])
 
 
+@whole
 @pytest.mark.usefixtures("with_the_plan_s_driver")
 def test_up_under_load_refused_by_site_and_back(
     playbook: Run, module: Module, shell: Shell, plan: dict[str, Any], load: Load
@@ -126,6 +128,7 @@ def module_of_another_version(playbook: Run) -> Iterator[None]:
         assert done.returncode == 0, done.stdout
 
 
+@whole
 @pytest.mark.parametrize(
     ("part", "line"),
     [
@@ -153,6 +156,7 @@ def daemon(package: str) -> str:
     return "" if package.startswith("lib") else f"{package}.service"
 
 
+@whole
 def test_a_person_may_have_the_packages_until_the_next_run(playbook: Run, shell: Shell, plan: dict[str, Any]) -> None:
     held, serving = shell(HOST, HOLDS), pid(shell, plan)
     assert playbook("unhold-driver").returncode != 0
@@ -165,6 +169,7 @@ def test_a_person_may_have_the_packages_until_the_next_run(playbook: Run, shell:
     assert f"Pin: version {OLD}-*" in shell(HOST, f"cat {PIN}")
 
 
+@whole
 def test_a_foreign_hold_and_foreign_updates_are_left_alone(playbook: Run, shell: Shell) -> None:
     mine = "/etc/apt/apt.conf.d/20auto-upgrades"
     shell(HOST, f"apt-mark hold bash && echo 'APT::Periodic::Unattended-Upgrade \"1\";' > {mine}")
