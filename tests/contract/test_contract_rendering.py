@@ -157,6 +157,18 @@ def test_a_host_without_a_fabric_loses_what_was_written_for_one(lab: RenderedLab
     assert "\nnvidia_peermem\n" in {item["id"]: item for item in peer["items"]}["modules-file"]["content"]
 
 
+def test_the_toolkit_brings_the_repository_where_the_driver_does_not(lab: RenderedLab) -> None:
+    slice_ = lab.plan["slices"]["node1"]
+    kinds = {item["id"]: item["kind"] for item in lab.document("cuda", "node1")["items"]}
+    assert "repository" not in kinds and "key" not in kinds and kinds["pin"] == "file"
+    for driver in ({**slice_["driver"], "source": "runfile", "repository": None}, None):
+        items = {
+            item["id"]: item for item in lab.document("cuda", "node1", rackserve={**slice_, "driver": driver})["items"]
+        }
+        assert items["key"]["kind"] == "key"
+        assert slice_["cuda"]["repository"]["uri"] in items["repository"]["content"]
+
+
 def test_a_site_changes_one_item_by_its_id(lab: RenderedLab) -> None:
     changed = lab.document(
         "firewall",
