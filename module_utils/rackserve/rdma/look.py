@@ -13,6 +13,7 @@ from ..preflight.findings import Finding, finding
 _LAYERS = {"infiniband": "InfiniBand", "roce": "Ethernet"}
 _DMABUF_KERNEL = (5, 12)
 _OPEN_MODULE = "Open Kernel Module"
+_CAP_SYS_RESOURCE = 1 << 24  # include/uapi/linux/capability.h
 
 
 class Adapter(NamedTuple):
@@ -83,6 +84,13 @@ def peer_memory_missing(root: Path, wanted: str | None) -> list[Finding]:
         fix = "install the release's driver, or set rdma_fabric_peer_memory: nvidia_peermem"
         return [finding("error", "peer-memory", where, why, fix)]
     return []
+
+
+def limits_bounded(root: Path) -> bool:
+    """Whether the host's first process has a limit of locked memory and may not raise it, as in some containers."""
+    capable = re.search(r"^CapBnd:\s+([0-9a-f]+)", text(root / "proc/1/status"), re.MULTILINE)
+    unlimited = re.search(r"^Max locked memory\s+\S+\s+unlimited", text(root / "proc/1/limits"), re.MULTILINE)
+    return capable is not None and not int(capable[1], 16) & _CAP_SYS_RESOURCE and not unlimited
 
 
 def locked_memory_limits(root: Path, run: Run, units: Collection[str]) -> dict[str, str]:
