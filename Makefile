@@ -84,6 +84,9 @@ KILLS ?= 9
 test-kills: venv ## Runs killed at random moments, finished by the next one, on light nodes (needs root; an hour)
 	$(ROOT) env RACKSERVE_KILL_INSTALLS=$(KILLS) RACKSERVE_KILL_CHANGES=$(KILLS) RACKSERVE_KILL_NODES=2 $(RUN)/pytest -v tests/kill
 
+test-bundle: venv tools ## Light nodes installed from a bundle, with nothing else in reach (needs root; minutes)
+	$(ROOT) env RACKSERVE_BUNDLE=install $(RUN)/pytest -v tests/light/test_bundle_install.py
+
 test: venv tools ## Everything CI runs (needs root); what needs no lab first, two at a time
 	$(MAKE) --no-print-directory -j2 --output-sync=line lint unit plan
 	$(MAKE) --no-print-directory molecule
@@ -104,4 +107,4 @@ lock: venv ## Resolve the lock files again
 	done
 	$(RUN)/python requirements/lock_engine.py requirements/engine-cpu
 
-.PHONY: help venv tools lab-up lab-down demo bundle plan lint unit molecule test-faults test-hosts test-kills test bench lock
+.PHONY: help venv tools lab-up lab-down demo bundle plan lint unit molecule test-bundle test-faults test-hosts test-kills test bench lock
