@@ -144,6 +144,7 @@ def test_interrupts_of_the_adapters_that_a_site_names(lab: RenderedLab) -> None:
     affinity = {"mlx5_0": "local", "mlx5_1": "56-63"}
     document = lab.document("rdma_fabric", "node1", rdma_fabric_irq_affinity=affinity)
     items = {item["id"]: item for item in document["items"]}
+    assert items["dir-udev-rules"]["path"] == "/etc/udev/rules.d"
     assert (items["irq-mlx5_0"]["cpus"], items["irq-mlx5_1"]["cpus"]) == ("local", "56-63")
     first, second = items["irq-rules"]["content"].split("ACTION==")[1:]
     assert 'KERNEL=="mlx5_0"' in first and "cat /sys/class/infiniband/%k/device/local_cpulist >/proc/irq/" in first
