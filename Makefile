@@ -77,9 +77,15 @@ test-faults: venv ## What clients see when something breaks: every fault, under 
 	$(ROOT) env RACKSERVE_FAULTS=full $(RUN)/pytest -v tests/infra/test_scenarios.py
 	$(RUN)/python tests/infra/scenarios.py
 
+test-hosts: venv ## Driver up and back, settings changed by hand, foreign files, reboots, ports, on the lab of `make demo` (needs root)
+	$(ROOT) env RACKSERVE_WHOLE=1 $(RUN)/pytest -v tests/infra/test_driver_upgrade.py tests/infra/test_baseline.py tests/infra/test_isolation.py
+
 KILLS ?= 9
 test-kills: venv ## Runs killed at random moments, finished by the next one, on light nodes (needs root; an hour)
 	$(ROOT) env RACKSERVE_KILL_INSTALLS=$(KILLS) RACKSERVE_KILL_CHANGES=$(KILLS) RACKSERVE_KILL_NODES=2 $(RUN)/pytest -v tests/kill
+
+test-bundle: venv tools ## Light nodes installed from a bundle, with nothing else in reach (needs root; minutes)
+	$(ROOT) env RACKSERVE_BUNDLE=install $(RUN)/pytest -v tests/light/test_bundle_install.py
 
 test: venv tools ## Everything CI runs (needs root); what needs no lab first, two at a time
 	$(MAKE) --no-print-directory -j2 --output-sync=line lint unit plan
@@ -101,4 +107,4 @@ lock: venv ## Resolve the lock files again
 	done
 	$(RUN)/python requirements/lock_engine.py requirements/engine-cpu
 
-.PHONY: help venv tools lab-up lab-down demo bundle plan lint unit molecule test bench lock
+.PHONY: help venv tools lab-up lab-down demo bundle plan lint unit molecule test-bundle test-faults test-hosts test-kills test bench lock

@@ -12,6 +12,7 @@ from ansible.errors import AnsibleFilterError
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "module_utils"))
 
 from rackserve.bundle.collect import engine_files
+from rackserve.bundle.manifest import package_sums
 from rackserve.plan.sets.packages import all_packages
 
 
@@ -28,9 +29,21 @@ def bundle_engine_files(release_id: Any, cache: Any) -> list[dict[str, str]]:
     return engine_files(Path(str(cache)), str(release_id))
 
 
+def bundle_sums(manifest: Any, folder: Any) -> list[str]:
+    """What sha256sum compares where a host keeps packages in `<folder>/debs`, from the text of the manifest."""
+    try:
+        return package_sums(json.loads(str(manifest)), str(folder))
+    except (ValueError, TypeError, KeyError) as problem:
+        raise AnsibleFilterError(f"bundle: the manifest cannot be read: {problem}") from None
+
+
 class FilterModule:
     """Name the filters for Ansible."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Return the filters by name."""
-        return {"release_packages": release_packages, "bundle_engine_files": bundle_engine_files}
+        return {
+            "release_packages": release_packages,
+            "bundle_engine_files": bundle_engine_files,
+            "bundle_sums": bundle_sums,
+        }

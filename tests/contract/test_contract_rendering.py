@@ -150,6 +150,7 @@ def test_interrupts_of_the_adapters_that_a_site_names(lab: RenderedLab) -> None:
     affinity = {"mlx5_0": "local", "mlx5_1": "56-63"}
     document = lab.document("rdma_fabric", "node1", rdma_fabric_irq_affinity=affinity)
     items = {item["id"]: item for item in document["items"]}
+    assert items["dir-udev-rules"]["path"] == "/etc/udev/rules.d"
     assert (items["irq-mlx5_0"]["cpus"], items["irq-mlx5_1"]["cpus"]) == ("local", "56-63")
     first, second = items["irq-rules"]["content"].split("ACTION==")[1:]
     assert 'KERNEL=="mlx5_0"' in first and "cat /sys/class/infiniband/%k/device/local_cpulist >/proc/irq/" in first
@@ -161,6 +162,18 @@ def test_a_host_without_a_fabric_loses_what_was_written_for_one(lab: RenderedLab
     assert {item["kind"] for item in document["items"]} == {"absent"}
     peer = lab.document("rdma_fabric", "node1", rdma_fabric_peer_memory="nvidia_peermem")
     assert "\nnvidia_peermem\n" in {item["id"]: item for item in peer["items"]}["modules-file"]["content"]
+
+
+def test_the_toolkit_brings_the_repository_where_the_driver_does_not(lab: RenderedLab) -> None:
+    slice_ = lab.plan["slices"]["node1"]
+    kinds = {item["id"]: item["kind"] for item in lab.document("cuda", "node1")["items"]}
+    assert "repository" not in kinds and "key" not in kinds and kinds["pin"] == "file"
+    for driver in ({**slice_["driver"], "source": "runfile", "repository": None}, None):
+        items = {
+            item["id"]: item for item in lab.document("cuda", "node1", rackserve={**slice_, "driver": driver})["items"]
+        }
+        assert items["key"]["kind"] == "key"
+        assert slice_["cuda"]["repository"]["uri"] in items["repository"]["content"]
 
 
 def test_a_site_changes_one_item_by_its_id(lab: RenderedLab) -> None:

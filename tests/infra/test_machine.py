@@ -91,7 +91,7 @@ def test_host_channel_adapters(seen: dict[str, Any], profile: dict[str, Any]) ->
 
 
 def test_nvml_agrees(shell: Shell, profile: dict[str, Any]) -> None:
-    asked = "pci.bus_id,name,memory.total,power.limit"
+    asked = "pci.bus_id,name,memory.total,power.default_limit"
     said = shell(HOST, f"nvidia-smi --query-gpu={asked} --format=csv,noheader,nounits 2>/dev/null").strip().splitlines()
     assert [line.split(", ") for line in said] == [
         [f"0000{gpu['at'].upper()}", profile["gpu"], str(profile["memory_mib"]), f"{profile['power_limit_w']:.2f}"]

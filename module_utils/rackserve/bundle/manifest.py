@@ -59,6 +59,12 @@ def looks_complete(folder: Path, manifest: Mapping[str, Any]) -> bool:
     return sizes == there
 
 
+def package_sums(manifest: Mapping[str, Any], folder: str) -> list[str]:
+    """Lines of sha256sum for the packages and their indexes, kept in `<folder>/debs`. KeyError for no manifest."""
+    files = sorted(manifest["files"].items())
+    return [f"{said['sha256']}  {folder}/{name}" for name, said in files if name.startswith("debs/")]
+
+
 def verify(folder: Path, key_file: Path, run: Run, report: Report) -> dict[str, Any]:
     """Check signature, then every file; returns {signed_by, bytes, files, about}.
 

@@ -40,7 +40,8 @@ def check_host(root: Path, run: Run, given: Mapping[str, Any]) -> dict[str, Any]
     """
     findings: list[Finding] = []
     findings += host.check_platform(root, given["supported_os"], os.geteuid())
-    findings += host.check_distribution(root, given.get("distributions") or [])
+    if not any(found["code"] == "os-unsupported" for found in findings):
+        findings += host.check_distribution(root, given.get("distributions") or [])
     findings += host.check_disk(root, given.get("disk") or [])
     findings += storage.check_writable(root, given.get("written") or [])
     findings += host.check_memory(root, int(given.get("memory_floor_mib") or 0), str(given.get("swap") or "report"))

@@ -23,7 +23,7 @@ def check_fabric(
     units: Collection[str] = (),
     pinned: Collection[str] = (),
 ) -> dict[str, Any]:
-    """Compare a host with `fabric` {kind, hcas, rate_gbps, packages, modules, peer_memory}; nothing is changed.
+    """Compare a host with `fabric` {kind, hcas, rate_gbps, packages, modules, peer_memory, simulated}; nothing changes.
 
     take_over: foreign things the site gives up, `hold:<name>`. prove: look at modules, adapters, device files,
     memory of GPUs and what the running ones of `units` may lock. pinned: adapters whose interrupts the site sends to
@@ -87,9 +87,21 @@ def prove_fabric(root: Path, run: Run, fabric: Mapping[str, Any], units: Collect
         fix = "look at the cable, the switch port and, where the state is INIT, the subnet manager"
         findings.append(finding("warning", "hca-port", f"{fabric['kind']} ports", why, fix))
     findings += peer_memory_missing(root, fabric["peer_memory"])
+    bounded = look.limits_bounded(root)
     for unit, limit in look.locked_memory_limits(root, run, units).items():
         if limit != "unlimited":
-            why = f"its processes may lock {limit} bytes; RDMA locks all memory that it registers"
-            fix = "LimitMEMLOCK=infinity in the unit, then playbooks/roll-serving.yml"
-            findings.append(finding("error", "memlock-limited", unit, why, fix))
+            findings.append(_memlock(unit, limit, bounded, bool(fabric.get("simulated"))))
     return findings
+
+
+def _memlock(unit: str, limit: str, bounded: bool, simulated: bool) -> Finding:
+    """A unit that may not lock all memory; where the host itself may not raise limits, no unit can."""
+    why = f"its processes may lock {limit} bytes; RDMA locks all memory that it registers"
+    fix = "LimitMEMLOCK=infinity in the unit, then playbooks/roll-serving.yml"
+    if not bounded:
+        return finding("error", "memlock-limited", unit, why, fix)
+    why += "; PID 1 lacks CAP_SYS_RESOURCE, so no unit of this host can have more"
+    fix = "give the container that this host is CAP_SYS_RESOURCE, or start it with memlock unlimited"
+    if simulated:
+        return finding("warning", "memlock-limited", unit, f"{why} (simulated adapters register none)", fix)
+    return finding("error", "memlock-limited", unit, why, fix)

@@ -12,6 +12,7 @@ from ..preflight.findings import Finding, finding
 from .sysfs import ETHERNET, INFINIBAND, Port, read_hcas, text
 
 _LAYERS = {"infiniband": INFINIBAND, "roce": ETHERNET}
+_CAP_SYS_RESOURCE = 1 << 24  # include/uapi/linux/capability.h
 
 
 class Adapter(NamedTuple):
@@ -47,6 +48,13 @@ def adapters(root: Path, kind: str) -> list[Adapter]:
 
 def _working_rate(port: Port) -> float:
     return (port.rate_gbps or 0.0) if port.up else 0.0
+
+
+def limits_bounded(root: Path) -> bool:
+    """Whether the host's first process has a limit of locked memory and may not raise it, as in some containers."""
+    capable = re.search(r"^CapBnd:\s+([0-9a-f]+)", text(root / "proc/1/status"), re.MULTILINE)
+    unlimited = re.search(r"^Max locked memory\s+\S+\s+unlimited", text(root / "proc/1/limits"), re.MULTILINE)
+    return capable is not None and not int(capable[1], 16) & _CAP_SYS_RESOURCE and not unlimited
 
 
 def locked_memory_limits(root: Path, run: Run, units: Collection[str]) -> dict[str, str]:

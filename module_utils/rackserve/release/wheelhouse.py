@@ -14,6 +14,7 @@ from typing import NamedTuple
 from ..progress.report import Report
 from .host import ReleaseError, Run, must
 from .manifest import hash_file
+from .markers import environment, holds
 
 
 class Requirement(NamedTuple):
@@ -29,20 +30,25 @@ def normalise(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def parse_lock(text: str) -> list[Requirement]:
-    """The requirements of a hashed lock. Raises ReleaseError for a line without ``==`` or without a sha256 hash."""
-    locked = []
+def parse_lock(text: str, python: str) -> list[Requirement]:
+    """The requirements of a hashed lock that are for CPython ``python`` ("3.11") on Linux x86_64.
+
+    Raises ReleaseError for a line without ``==`` or without a sha256 hash, and for a marker that cannot be read.
+    """
+    locked, target = [], environment(python)
     for entry in text.replace("\\\n", " ").splitlines():
         words = entry.split()
         if not words or words[0].startswith("#"):
             continue
-        name, pinned, version = words[0].partition("==")
+        name, pinned, version = words[0].rstrip(";").partition("==")
         hashes = {word.split(":", 1)[1] for word in words if word.startswith("--hash=sha256:")}
         if not pinned or not hashes:
             raise ReleaseError(
                 f"the lock has {words[0]!r} without '==' or without a hash: compile it again (make lock)"
             )
-        locked.append(Requirement(normalise(name), version, hashes))
+        marker = entry.partition(" --hash=")[0].partition(";")[2]
+        if not marker or holds(marker, target):
+            locked.append(Requirement(normalise(name), version, hashes))
     if not locked:
         raise ReleaseError("the lock names no package: compile it again (make lock)")
     return locked
@@ -116,7 +122,7 @@ def download_wheels(
     """
     told = report or Report()
     told.phase("comparing wheels with the lock")
-    locked = parse_lock(lock.read_text(encoding="utf-8"))
+    locked = parse_lock(lock.read_text(encoding="utf-8"), python)
     wheelhouse.mkdir(parents=True, exist_ok=True)
     take_local(locked, wheelhouse, find_links)
     chosen = choose_wheels(locked, wheelhouse)

@@ -107,3 +107,12 @@ def test_the_engine_s_files_stand_as_in_the_cache(tmp_path: Path) -> None:
         "engine/releases/r1/r1.tar.zst",
         "engine/golden/r1--tiny--cpu.json",
     ]
+
+
+def test_the_filter_says_what_a_host_compares() -> None:
+    sums = rackserve_bundle.FilterModule().filters()["bundle_sums"]
+    files = {"debs/a.deb": {"bytes": 1, "sha256": "aa"}, "engine/r.tar.zst": {"bytes": 1, "sha256": "bb"}}
+    assert sums(json.dumps({"files": files}), "/srv/bundle") == ["aa  /srv/bundle/debs/a.deb"]
+    for broken in ("", "[]", "{}"):
+        with pytest.raises(AnsibleFilterError, match="manifest cannot be read"):
+            sums(broken, "/srv/bundle")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any, Callable
 
 import pytest
 from bundle_support import Site
 from rackserve.bundle.collect import collect
-from rackserve.bundle.manifest import MANIFEST, verify
+from rackserve.bundle.manifest import MANIFEST, package_sums, read_manifest, verify
 from rackserve.progress.report import Report
 from rackserve.release.host import ReleaseError, run_command
 
@@ -59,3 +60,25 @@ def test_only_the_given_key_counts(folder: Path, tmp_path: Path) -> None:
         verify(folder, other, run_command, Report())
     with pytest.raises(ReleaseError, match="give the public key"):
         verify(folder, tmp_path / "none.asc", run_command, Report())
+
+
+def test_a_host_compares_its_packages_with_sha256sum(folder: Path) -> None:
+    """As bring-bundle has it compare them: packages and indexes, and nothing else of the bundle."""
+    manifest = read_manifest(folder)
+    assert manifest is not None
+    (folder / "debs/base_1.4-1_all.deb").write_bytes(b"x")
+    (folder / "debs/Packages").unlink()
+    lines = "\n".join(package_sums(manifest, str(folder)))
+    said = subprocess.run(
+        ["/usr/bin/sha256sum", "--check"],
+        input=lines, env={"LC_ALL": "C"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    words = dict(line.rpartition("/")[2].split(": ", 1) for line in said.stdout.splitlines())
+    assert words == {
+        "base_1.4-1_all.deb": "FAILED",
+        "tool_1.0-1_all.deb": "OK",
+        "InRelease": "OK",
+        "Packages": "FAILED open or read",
+        "Release": "OK",
+    }
+    assert said.returncode == 1

@@ -78,6 +78,16 @@ def test_old_python_and_cgroup_v1(root, monkeypatch):
     assert codes(host.check_platform(root, OS, 0)) == ["python-too-old", "cgroup-v1"]
 
 
+def test_a_system_that_no_plan_can_have_is_told_once(tmp_path):
+    given = {"supported_os": OS, "distributions": ["debian-12"]}
+    put(tmp_path, "etc/os-release", "ID=debian\nVERSION_ID=11\n")
+    found = codes(checks.check_host(tmp_path, quiet, given)["findings"])
+    assert "os-unsupported" in found and "distribution-differs" not in found
+    put(tmp_path, "etc/os-release", "ID=ubuntu\nVERSION_ID=22.04\n")
+    found = codes(checks.check_host(tmp_path, quiet, given)["findings"])
+    assert "distribution-differs" in found and "os-unsupported" not in found
+
+
 def test_an_empty_tree_is_no_crash(tmp_path):
     found = checks.check_host(tmp_path, quiet, {"supported_os": OS, "memory_floor_mib": 1})
     assert {"os-unsupported", "no-systemd", "no-cgroup", "memory-small"} <= set(codes(found["findings"]))

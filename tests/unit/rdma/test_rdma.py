@@ -156,6 +156,26 @@ def test_what_running_engines_may_lock(machine: Path, limit: str, named: bool) -
     assert codes(seen) == ([("error", "memlock-limited", "vllm-a.service")] if named else [])
 
 
+@pytest.mark.parametrize(
+    ("capabilities", "simulated", "severity", "container"),
+    [
+        ("000001fffcffffff", True, "warning", True),
+        ("000001fffcffffff", False, "error", True),
+        ("000001ffffffffff", True, "error", False),
+    ],
+)
+def test_in_a_container_no_unit_can_have_more(
+    machine: Path, capabilities: str, simulated: bool, severity: str, container: bool
+) -> None:
+    for pid in (1, 812):
+        put(machine, f"proc/{pid}/limits", "Max locked memory         8388608  8388608  bytes\n")
+    put(machine, "proc/1/status", f"CapBnd:\t{capabilities}\n")
+    answer = {"fabric": {"simulated": simulated}, "units": ["vllm-a.service"], "prove": True}
+    seen = check(machine, lambda _: (0, "812\n", ""), **answer)
+    assert codes(seen) == [(severity, "memlock-limited", "vllm-a.service")]
+    assert ("CAP_SYS_RESOURCE" in seen["findings"][0]["fix"]) is container
+
+
 def test_irqbalance_that_would_move_pinned_interrupts(tmp_path: Path) -> None:
     put(tmp_path, "etc/systemd/system/multi-user.target.wants/irqbalance.service", "")
     assert codes(check(tmp_path)) == []

@@ -65,7 +65,7 @@ def get(tmp_path: Path, pip: Pip, links=()):
 
 
 def test_the_lock_is_read() -> None:
-    locked = parse_lock(LOCK)
+    locked = parse_lock(LOCK, "3.11")
     assert [(one.name, one.version) for one in locked] == [
         ("click", "8.5.1"),
         ("nvidia-nccl-cu13", "2.30"),
@@ -77,7 +77,7 @@ def test_the_lock_is_read() -> None:
 @pytest.mark.parametrize("text", ["click==1\n", "click>=1 --hash=sha256:aa\n", "# only this\n"])
 def test_a_lock_without_pins_or_hashes_is_refused(text: str) -> None:
     with pytest.raises(ReleaseError, match="make lock"):
-        parse_lock(text)
+        parse_lock(text, "3.11")
 
 
 def test_the_cpu_wheel_is_taken_from_a_local_folder_and_spares_the_cuda_ones(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_a_failing_pip_is_named(tmp_path: Path) -> None:
 def test_the_written_lock_names_the_chosen_build(tmp_path: Path) -> None:
     for name, content in ((TORCH_CPU, b"cpu"), (TORCH_CUDA, b"cuda"), (CLICK, b"other")):
         (tmp_path / name).write_bytes(content)
-    locked = parse_lock(LOCK)
+    locked = parse_lock(LOCK, "3.11")
     chosen = choose_wheels(locked, tmp_path)
     write_lock(wanted(locked, chosen), tmp_path / "out.txt", chosen)
     assert (tmp_path / "out.txt").read_text().splitlines() == [
@@ -139,7 +139,7 @@ def test_a_cpu_build_needs_no_cuda_and_keeps_what_reads_gpus() -> None:
 
 def test_the_lock_of_the_cpu_engine_has_what_reads_gpus() -> None:
     text = (Path(__file__).resolve().parents[3] / "requirements/engine-cpu.txt").read_text()
-    assert "nvidia-ml-py" in [one.name for one in parse_lock(text)]
+    assert "nvidia-ml-py" in [one.name for one in parse_lock(text, "3.11")]
 
 
 def test_a_local_wheel_is_copied_once(tmp_path: Path) -> None:
@@ -147,9 +147,9 @@ def test_a_local_wheel_is_copied_once(tmp_path: Path) -> None:
     links.mkdir()
     house.mkdir()
     (links / CLICK).write_bytes(b"click")
-    take_local(parse_lock(LOCK), house, [links])
+    take_local(parse_lock(LOCK, "3.11"), house, [links])
     first = (house / CLICK).stat().st_mtime_ns
-    take_local(parse_lock(LOCK), house, [links])
+    take_local(parse_lock(LOCK, "3.11"), house, [links])
     assert (house / CLICK).stat().st_mtime_ns == first and not list(house.glob("*.part"))
 
 
