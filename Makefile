@@ -97,4 +97,4 @@ lock: venv ## Resolve the lock files again
 	done
 	$(RUN)/python requirements/lock_engine.py requirements/engine-cpu
 
-.PHONY: help venv tools lab-up lab-down demo plan lint unit molecule test bench lock
+.PHONY: help venv tools lab-up lab-down demo plan lint unit molecule test-kills test-faults test bench lock
