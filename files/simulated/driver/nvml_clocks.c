@@ -85,16 +85,23 @@ EXPORT nvmlReturn_t nvmlDeviceGetSupportedGraphicsClocks(nvmlDevice_t device, ui
     return give_clocks(clocks, have, count, mhz);
 }
 
-/* A locked range holds the clock the hardware would take. */
+/* Reasons that take a clock below a locked range: power cap and slowdowns (nvml.h, nvmlClocksEventReason). */
+#define SLOWED 0xecULL
+
+/* A locked range holds the clock the hardware would take; heat and power are stronger than its lower end. */
 static nvmlReturn_t hold(nvmlDevice_t device, const char *key, uint *mhz)
 {
-    ull range[2];
+    ull range[2], reasons = 0;
     nvmlReturn_t result = read_list(device, range, 2, "%s", key);
 
     if (result == NVML_ERROR_NOT_SUPPORTED)
         return NVML_SUCCESS;
     TRY(result);
-    *mhz = *mhz < range[0] ? (uint)range[0] : *mhz > range[1] ? (uint)range[1] : *mhz;
+    (void)read_ull(device, &reasons, "throttle.reasons");
+    if (*mhz < range[0] && !(reasons & SLOWED))
+        *mhz = (uint)range[0];
+    if (*mhz > range[1])
+        *mhz = (uint)range[1];
     return NVML_SUCCESS;
 }
 

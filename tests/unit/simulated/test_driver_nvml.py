@@ -172,6 +172,13 @@ def test_locked_clocks_hold_the_current_ones(host: Host) -> None:
     assert set(host.state()) == {"module.version"}
 
 
+@pytest.mark.parametrize(("reasons", "shown"), [("72", 600), ("4", 600), ("1", 1410), ("2", 1410)])
+def test_heat_and_power_are_stronger_than_a_lock(host: Host, reasons: str, shown: int) -> None:
+    host.ask(["nvmlDeviceSetGpuLockedClocks", 0, 1410, 1980])
+    host.set({"gpu.0.clocks.current.sm_mhz": "600", "gpu.0.throttle.reasons": reasons})
+    assert host.ask(["nvmlDeviceGetClockInfo", 0, 1]) == [shown]
+
+
 @pytest.mark.parametrize(
     "call",
     [
