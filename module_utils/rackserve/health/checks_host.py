@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 
+from ..rdma.look import limits_bounded
 from ..rdma.sysfs import text
-from .check import CRITICAL, HOST, WARNING, Check, NotHere, Problem, Unreadable
+from .check import CRITICAL, HOST, INFO, WARNING, Check, NotHere, Problem, Unreadable
 from .look import Look, Volume
 
 _SHM = "/dev/shm"  # noqa: S108 - only its room is read
 _LOCAL = ("ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs")
+_IMAGES = {"squashfs", "iso9660", "udf", "erofs", "cramfs"}  # cannot be written to: such a disk is read-only by design
 _FIELDS = 4
 _FULL, _NEARLY = 0.95, 0.90
 _AVAILABLE, _AVAILABLE_CRITICAL = 0.03, 0.01
@@ -18,6 +20,7 @@ _OFFSET_S = 0.1
 _CORRECTED_PER_HOUR = 100
 _RESTARTS = 3
 _DAEMONS = ("nvidia-persistenced.service",)
+_LIMIT = r"^{}\s+(\S+)"
 _SMART_FAILED, _SMART_UNREADABLE = 0x08, 0x03
 
 
@@ -69,6 +72,9 @@ def _read_only(look: Look) -> list[Problem]:
     for disk in look.entries("sys/block"):
         whole = not disk.name.startswith(("loop", "ram", "sr", "dm-", "md", "zd", "nbd"))
         if whole and text(disk / "ro") == "1" and text(disk / "size") not in ("", "0"):
+            kinds = look.kinds_of(disk.name)
+            if kinds and kinds <= _IMAGES:
+                continue
             found.append(Problem(disk.name, "the kernel has set the disk read-only"))
     return found
 
@@ -191,6 +197,7 @@ def _limits(look: Look) -> list[Problem]:
     if not wanted:
         raise NotHere("the plan gives no engine to this host")
     found = []
+    whole_host = text(look.root / "proc/1/limits") if limits_bounded(look.root) else ""
     for name, unit in look.units().items():
         if name not in (look.expect.get("gpu_units") or ()) or not unit.main_pid:
             continue
@@ -198,9 +205,13 @@ def _limits(look: Look) -> list[Problem]:
         if not said:
             look.unread.append(f"{name}: /proc/{unit.main_pid}/limits cannot be read")
         for title, least in (("Max locked memory", wanted.get("memlock")), ("Max open files", wanted.get("nofile"))):
-            line = re.search(rf"^{title}\s+(\S+)", said, re.MULTILINE)
+            line = re.search(_LIMIT.format(title), said, re.MULTILINE)
             low = line and line[1] != "unlimited" and (least == "unlimited" or int(line[1]) < int(least or 0))
-            if line and low:
+            most = re.search(_LIMIT.format(title), whole_host, re.MULTILINE)
+            if line and low and most and line[1] == most[1]:
+                why = "PID 1 lacks CAP_SYS_RESOURCE, so no unit of this host can have more"
+                found.append(Problem(name, f"{title.lower()} {line[1]}, wanted {least}; {why}", INFO))
+            elif line and low:
                 found.append(Problem(name, f"{title.lower()} {line[1]}, wanted {least}"))
     return found
 

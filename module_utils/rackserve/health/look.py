@@ -278,6 +278,12 @@ class Look:
         rows = [line.split() for line in self.file("proc/1/mounts").splitlines()]
         return [(_unescaped(row[1]), row[2], set(row[3].split(","))) for row in rows if len(row) >= _MOUNT_FIELDS]
 
+    def kinds_of(self, disk: str) -> set[str]:
+        """The kinds of the file systems that are mounted from a disk or its partitions."""
+        rows = [line.split() for line in self.file("proc/1/mounts").splitlines()]
+        return {row[2] for row in rows if len(row) >= _MOUNT_FIELDS
+                and re.fullmatch(rf"/dev/{re.escape(disk)}(p?[0-9]+)?", row[0])}  # fmt: skip
+
     def volume(self, place: str) -> Volume:
         """Room of the file system that is mounted there. Raises Unreadable."""
         try:
