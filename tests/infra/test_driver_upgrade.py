@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from conftest import STATE, Run
+from conftest import STATE, Run, eventually
 from load import Load
 from rackserve.completion.client import Endpoint
 
@@ -52,6 +52,18 @@ def with_the_plan_s_driver(playbook: Run) -> Iterator[None]:
 
 
 @pytest.fixture
+def all_serve(module: Module, plan: dict[str, Any]) -> None:
+    """An earlier test may have started the host again: its engine needs a minute to be back."""
+    gateway = {"socket": plan["gateway"]["stats_socket"], "state_file": plan["gateway"]["server_state_file"]}
+
+    def up() -> bool:
+        servers = module("gw", "gateway_servers", **gateway)["servers"]
+        return all(one["status"] == "UP" for one in servers if one["backend"].startswith("be_") and one["port"])
+
+    eventually(up, 240)
+
+
+@pytest.fixture
 def load(base_url: str, secrets: dict[str, str], plan: dict[str, Any]) -> Load:
     """Clients that have not started yet."""
     client = Endpoint(base_url, str(STATE / "gateway-ca.pem"), secrets["api_key_client"], timeout_s=120)
@@ -59,7 +71,7 @@ def load(base_url: str, secrets: dict[str, str], plan: dict[str, Any]) -> Load:
 
 
 @whole
-@pytest.mark.usefixtures("with_the_plan_s_driver")
+@pytest.mark.usefixtures("all_serve", "with_the_plan_s_driver")
 def test_up_under_load_refused_by_site_and_back(
     playbook: Run, module: Module, shell: Shell, plan: dict[str, Any], load: Load
 ) -> None:
