@@ -15,6 +15,7 @@ Shell = Callable[[str, str], str]
 Module = Callable[..., dict[str, Any]]
 
 CATALOGUE = yaml.safe_load((REPO / "files/simulated/faults.yml").read_text("utf-8"))
+# The kernel log of this host holds the faults that tests put there.
 NODE = "node3"
 METRICS = "/var/lib/rackserve-health/rackserve_health.prom"
 # On a loaded machine the sweep may take longer than the 4 s that it has by itself.
@@ -24,12 +25,15 @@ SWEEP_S = 8.0
 def test_a_sweep_of_healthy_hosts_finds_nothing(playbook: Run, tmp_path: Path) -> None:
     output = tmp_path / "health.json"
     started_s = time.monotonic()
-    done = playbook("check-health", "-e", f"health_output={output}", "-e", "health_fail_on=info")
+    done = playbook("check-health", "--limit", f"all:!{NODE}", "-e", f"health_output={output}")
     wall_s = time.monotonic() - started_s
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(output.read_text())
-    assert len(found) == 5
-    assert {host: (one["findings"], one["unknown"]) for host, one in found.items() if one["status"] != "pass"} == {}
+    assert len(found) == 4
+    assert [(host, one["unknown"]) for host, one in found.items() if one["unknown"]] == []
+    # Told where the lab's own machine lacks CAP_SYS_RESOURCE: it cannot give its hosts more than it has.
+    findings = [each for one in found.values() for each in one["findings"]]
+    assert [each for each in findings if "PID 1 lacks CAP_SYS_RESOURCE" not in each["seen"]] == []
     assert all(one["wall_s"] < 2 for one in found.values())
     assert wall_s < SWEEP_S
 
@@ -40,17 +44,21 @@ def test_a_fault_is_named_with_its_fix_by_playbook_program_and_metrics(
     shell(NODE, "systemctl start rackserve-host-health.service")
     module(NODE, "simulated_fault", catalogue=CATALOGUE, fault="gpu-off-bus", parameters={"gpu": 3})
     try:
-        done = playbook("check-health", "--limit", f"{NODE},localhost")
+        done = playbook("check-health", "--limit", NODE)
         assert done.returncode == 2
         assert "gpu-lost" in done.stdout and "power it off and on" in done.stdout
         program = "python3 /usr/local/lib/rackserve/host-health"
         assert shell(NODE, f"{program} >/dev/null; echo $?").strip() == "2"
         shell(NODE, "systemctl start rackserve-host-health.service")
-        assert 'check="gpu-lost",severity="critical",subject="GPU 3"' in shell(NODE, f"cat {METRICS}")
+        metrics = shell(NODE, f"cat {METRICS}")
+        assert 'check="gpu-lost",severity="critical",subject="GPU 3"' in metrics
+        assert 'check="gpu-xid",severity="critical",subject="GPU 3"' in metrics
     finally:
         module(NODE, "simulated_fault", catalogue=CATALOGUE, fault="all", state="absent")
     shell(NODE, "systemctl start rackserve-host-health.service")
-    assert "rackserve_health_failed_checks 0\n" in shell(NODE, f"cat {METRICS}")
+    metrics = shell(NODE, f"cat {METRICS}")
+    assert 'check="gpu-lost",status="pass"' in metrics
+    assert 'check="gpu-xid",status="fail"' in metrics, "what the driver said stays until the next boot"
 
 
 def test_the_timer_runs_and_reads_everything_without_privileges(shell: Shell) -> None:
