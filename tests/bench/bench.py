@@ -2,9 +2,10 @@
 
 `site.yml` is the whole main job: plan, every role's state, one golden answer of every engine. The other ways look after
 part of that state that they share, the same items: as ordinary tasks with our tuned ansible.cfg, these with mitogen,
-in pyinfra, and as one `converge` call. All change nothing. CPU seconds of the controller come from the finished
-processes, of the hosts from their control groups; they hold on a noisy machine, wall seconds do not, as controller and
-hosts share its cores. Engines are stubs (tests/light): they answer without computing.
+in pyinfra, and as one `converge` call; `check-health.yml` sweeps hosts (fast level). All change nothing. CPU seconds
+of the controller come from finished processes, of the hosts from their control groups: they hold on a noisy machine,
+wall seconds do not, as controller and hosts share its cores. Engines are stubs (tests/light): they answer without
+computing.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from light_lab import LightLab
 from ways import Cost, Ways
 
 NET = 79
-WAYS = ("floor", "converge", "site.yml", "pyinfra", "mitogen ordinary", "ordinary")
+WAYS = ("floor", "converge", "site.yml", "check-health.yml", "pyinfra", "mitogen ordinary", "ordinary")
 NAMES = {"floor": "floor: ssh + python start", "converge": "one converge call", "ordinary": "ordinary tasks"}
 GROUPS = Path("/sys/fs/cgroup/cpuacct"), Path("/sys/fs/cgroup")
 
@@ -120,6 +121,10 @@ def main() -> int:
         wall_s, controller_s, host_s = medians["site.yml"]
         compare = wall_s / medians["pyinfra"][0], medians["ordinary"][0] / wall_s
         say(f"{nodes:>6}{wall_s:>9.2f}{controller_s:>18.2f}{host_s:>14.2f}{compare[0]:>11.2f}{compare[1]:>15.1f}")
+    say("check-health.yml, fast level")
+    for nodes, medians in results.items():
+        wall_s, controller_s, host_s = medians["check-health.yml"]
+        say(f"{nodes:>6}{wall_s:>9.2f}{controller_s:>18.2f}{host_s:>14.2f}")
     return 0
 
 
