@@ -85,7 +85,7 @@ class Stage:
 
 @dataclass
 class Scene:
-    """One fault under load: its clients' records, the gateway's view, and when it began."""
+    """One fault under load: its clients' records, the gateway's view, and when it began; it was there by `struck_s`."""
 
     stage: Stage
     load: Load
@@ -93,6 +93,7 @@ class Scene:
     held: Record
     outcome: Outcome
     began_s: float = 0.0
+    struck_s: float = 0.0
     before: list[int] = field(default_factory=list)
     burst: list[threading.Thread] = field(default_factory=list)
     everywhere: bool = False
@@ -121,6 +122,7 @@ class Scene:
         time.sleep(BURST_S)
         self.began_s = time.monotonic()
         inject()
+        self.struck_s = time.monotonic()
         self.burst = burst
 
     def recover(self, within_s: float = BACK_S, help_it: Callable[[], object] | None = None) -> None:
@@ -148,7 +150,7 @@ class Scene:
         for item in mine:
             if item.error:
                 begun = item.begun_s is not None
-                late = begun and item.started_s > self.began_s and not self.everywhere
+                late = begun and item.started_s > self.struck_s and not self.everywhere
                 where = "" if self.everywhere else " there" if item.server == self.stage.slot else " elsewhere"
                 what = f"stream begun{where}{' after the fault' if late else ''}" if begun else f"{item.kind} request"
                 self.outcome.failed[what] = self.outcome.failed.get(what, 0) + 1
