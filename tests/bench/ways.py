@@ -43,7 +43,10 @@ class Ways:
         for node in self.nodes:
             items = json.loads((self.folder / node / "desired-state.json").read_text())
             chosen[node] = [
-                {key: value for key, value in item.items() if key not in ("role", "validate", "running_config")}
+                {
+                    **{key: value for key, value in item.items() if key not in ("role", "validate", "running_config")},
+                    "id": f"{item['role']}-{item['id']}",
+                }
                 for item in items
                 if item["kind"] in KINDS and not {"gated_by", "applied_by", "optional"} & set(item)
             ]
