@@ -41,15 +41,9 @@ class Ways:
         self.lab.must("render-files", "-e", f"render_files_output={self.folder}")
         chosen: dict[str, list[dict[str, Any]]] = {}
         for node in self.nodes:
-            items = json.loads((self.folder / node / "desired-state.json").read_text())
-            chosen[node] = [
-                {
-                    **{key: value for key, value in item.items() if key not in ("role", "validate", "running_config")},
-                    "id": f"{item['role']}-{item['id']}",
-                }
-                for item in items
-                if item["kind"] in KINDS and not {"gated_by", "applied_by", "optional"} & set(item)
-            ]
+            found = json.loads((self.folder / node / "desired-state.json").read_text())
+            plain = [item for item in found if not {"gated_by", "applied_by", "optional"} & set(item)]
+            chosen[node] = _once([item for item in plain if item["kind"] in KINDS])
             for item in chosen[node]:
                 if item["kind"] == "file":
                     item["content"] = (self.folder / node / item["path"].lstrip("/")).read_text()
@@ -126,6 +120,15 @@ class Ways:
         wall_s, after = time.monotonic() - started, os.times()
         cpu_s = after.children_user + after.children_system - before.children_user - before.children_system
         return Cost(wall_s, cpu_s)
+
+
+def _once(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Items as those of one role: what several roles want is wanted once."""
+    ours: dict[str, dict[str, Any]] = {}
+    for item in items:
+        said = {key: value for key, value in item.items() if key not in ("role", "id", "validate", "running_config")}
+        ours.setdefault(json.dumps(said, sort_keys=True), {**said, "id": f"{item['role']}-{item['id']}"})
+    return list(ours.values())
 
 
 def _mitogen() -> Path:
