@@ -25,10 +25,14 @@ _SMART_FAILED, _SMART_UNREADABLE = 0x08, 0x03
 
 
 def _places(look: Look) -> list[str]:
-    """Local file systems, each once, and /dev/shm, which NCCL and vLLM use. Files of a disk put over devices are none."""
+    """Local file systems, each once, and /dev/shm, which NCCL and vLLM use. A file put over a device is none."""
     found: dict[str, str] = {}
     for place, kind, _ in look.mounts():
-        if (kind in _LOCAL and not place.startswith("/dev/")) or place in ("/", _SHM) or place in (look.expect.get("paths") or ()):
+        if (
+            (kind in _LOCAL and not place.startswith("/dev/"))
+            or place in ("/", _SHM)
+            or place in (look.expect.get("paths") or ())
+        ):
             found.setdefault(place, kind)
     if not found:
         raise Unreadable("/proc/1/mounts names no local file system")

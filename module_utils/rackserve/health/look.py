@@ -275,14 +275,16 @@ class Look:
         return self._once("mounts", self._mounts)
 
     def _mounts(self) -> list[tuple[str, str, set[str]]]:
+        return [(_unescaped(row[1]), row[2], set(row[3].split(","))) for row in self._mount_rows()]
+
+    def _mount_rows(self) -> list[list[str]]:
         rows = [line.split() for line in self.file("proc/1/mounts").splitlines()]
-        return [(_unescaped(row[1]), row[2], set(row[3].split(","))) for row in rows if len(row) >= _MOUNT_FIELDS]
+        return [row for row in rows if len(row) >= _MOUNT_FIELDS]
 
     def kinds_of(self, disk: str) -> set[str]:
         """The kinds of the file systems that are mounted from a disk or its partitions."""
-        rows = [line.split() for line in self.file("proc/1/mounts").splitlines()]
-        return {row[2] for row in rows if len(row) >= _MOUNT_FIELDS
-                and re.fullmatch(rf"/dev/{re.escape(disk)}(p?[0-9]+)?", row[0])}  # fmt: skip
+        mine = re.compile(rf"/dev/{re.escape(disk)}(p?[0-9]+)?")
+        return {row[2] for row in self._mount_rows() if mine.fullmatch(row[0])}
 
     def volume(self, place: str) -> Volume:
         """Room of the file system that is mounted there. Raises Unreadable."""
