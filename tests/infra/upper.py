@@ -17,6 +17,7 @@ LIVES = {
     "var/cache/apt/srcpkgcache.bin": "apt's lookup table of source packages, as above",
     "var/cache/rackserve": "what running engines write",
     "var/lib/rackserve/gateway/server-state": "servers in service: the gateway and the engines' watch write it",
+    "var/lib/rackserve-health": "what the host's health timer found last",
     "var/lib/systemd": "clocks, random seed and timers of systemd",
     "var/log": "the journal, and what a login leaves there",
     "var/tmp": "as tmp",
