@@ -88,7 +88,9 @@ def judge(group: Group, memory: Memory, look: Look, patience: Patience) -> tuple
     """
     memory = _listen(group, memory, look, patience)
     if memory.joined is None:
-        vector, waits = _complete(group, memory, look, patience)
+        vector, waits = _counted_in(group, look), ""
+        if vector is None:
+            vector, waits = _complete(group, memory, look, patience)
         return (memory, Verdict(waits=waits)) if vector is None else (replace(memory, joined=vector), Verdict())
     why = _lost(group, memory.joined, look) or _silence(group, memory, patience)
     if not why and not memory.ending:
@@ -109,6 +111,14 @@ def _listen(group: Group, memory: Memory, look: Look, patience: Patience) -> Mem
         told = answers[peer] != memory.answers.get(peer, 0)
         silent_s[peer] = 0.0 if told else memory.silent_s.get(peer, 0.0) + step_s
     return replace(memory, at_s=look.at_s, answers=answers, silent_s=silent_s)
+
+
+def _counted_in(group: Group, look: Look) -> Vector | None:
+    """A vector of another member that holds what runs here: its connections lead here, whatever else we can see."""
+    for _number, answer in look.heard.values():
+        if answer.joined and all(answer.joined.get(unit) == (look.own.get(unit) or "") for unit in group.own):
+            return answer.joined
+    return None
 
 
 def _complete(group: Group, memory: Memory, look: Look, patience: Patience) -> tuple[Vector | None, str]:
