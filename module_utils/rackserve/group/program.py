@@ -9,10 +9,10 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 from ..watch.processes import Process, end, main_of, processes_of, read_process, wait_for_loss
-from ..watch.program import Files, notify, say
+from ..watch.program import VITAL, Files, active_state, notify, say
 from .judge import Answer, Group, Look, Memory, Patience, Vector, judge
 from .members import Ear, Mouth, Peer
 
@@ -20,6 +20,9 @@ _WARNING = "<4>"
 # How long a group may be incomplete before the journal says what it is waiting for, and again.
 _TELL_S = 60.0
 _STARTED_ANEW_S = 60.0
+# How often all processes are read, and how long a unit that lost one of its own may take to end by itself.
+_SCAN_S = 5.0
+_HURT_S = 2.0
 
 
 class Kept:
@@ -56,10 +59,16 @@ class Units:
         # Tells invocations of two boots apart.
         self.boot = (proc / "sys/kernel/random/boot_id").read_text("utf-8").strip()
         self.mains: dict[str, Process] = {}
+        self.vital: dict[str, list[Process]] = {}
+        self.hurt: dict[str, tuple[Process, float]] = {}
+        self.scanned_at_s = 0.0
 
     def look(self) -> dict[str, str | None]:
         """{label: invocation, None where its main process is not there}."""
         found: dict[str, str | None] = {}
+        if time.monotonic() - self.scanned_at_s >= _SCAN_S:
+            self.mains.clear()
+            self.scanned_at_s = time.monotonic()
         for label, unit in self.names.items():
             main = self._main(unit)
             found[label] = f"{main.pid}.{main.started}.{self.boot}" if main else None
@@ -70,10 +79,36 @@ class Units:
         known = self.mains.pop(unit, None)
         main = read_process(self.proc, known.pid, unit, self.uid) if known else None
         if main is None or known is None or main.started != known.started or main.state == "Z":
-            main = main_of(one for one in processes_of(self.proc, unit, self.uid) if one.state != "Z")
+            processes = [one for one in processes_of(self.proc, unit, self.uid) if one.state != "Z"]
+            main = main_of(processes)
+            self.vital[unit] = [one for one in processes if one != main and one.name.startswith(VITAL)]
         if main is not None:
             self.mains[unit] = main
         return main
+
+    def watched(self) -> list[Process]:
+        """Processes without which a unit is nothing."""
+        return [*self.mains.values(), *(one for found in self.vital.values() for one in found)]
+
+    def lose(self, lost: Process, now_s: float) -> None:
+        """One of them ended: the next look reads all anew; its unit may end by itself, and say why."""
+        for unit, found in self.vital.items():
+            if lost in found and unit in self.mains:
+                found.remove(lost)
+                self.hurt.setdefault(unit, (self.mains[unit], now_s))
+        self.mains.clear()
+
+    def crippled(self, now_s: float, state: Callable[[str], str] = active_state) -> list[str]:
+        """Labels of units that lost a process, go on all the same, and are not being stopped."""
+        found = []
+        for label, unit in self.names.items():
+            main, since_s = self.hurt.get(unit, (None, now_s))
+            if main is not None and now_s - since_s >= _HURT_S:
+                del self.hurt[unit]
+                again = self.mains.get(unit)
+                if again is not None and again.started == main.started and state(unit) == "active":
+                    found.append(label)
+        return found
 
     def end(self, label: str) -> int:
         """Kill everything of a unit; how many processes that were."""
@@ -110,6 +145,10 @@ class Supervisor:
             say(f"{_WARNING}{self.group.name}: {verdict.why}; ended {what}, systemd starts it again")
         if before is None and self.memory.joined is not None:
             say(f"{self.group.name}: all {len(self.group.units)} parts are up and joined")
+        for label in self.units.crippled(now_s):
+            if self.memory.joined is not None:
+                count = self.units.end(label)
+                say(f"{_WARNING}{self.group.name}: {label} lost a process; ended its other {count} processes")
         self._tell(verdict.waits, now_s)
         self.seen_at_s = time.monotonic()
 
@@ -128,9 +167,9 @@ class Supervisor:
         self.mouth.start()
         while True:
             self.round(time.monotonic())
-            mains = list(self.units.mains.values())
-            if wait_for_loss(mains, self.patience.interval_s) is not None:
-                self.units.mains.clear()
+            lost = wait_for_loss(self.units.watched(), self.patience.interval_s)
+            if lost is not None:
+                self.units.lose(lost, time.monotonic())
 
 
 def main(words: Sequence[str] | None = None) -> int:

@@ -207,6 +207,28 @@ def test_what_a_group_waits_for_is_told_once_a_minute(
     assert lines == ["<4>m-0: not joined for 60 s, it waits for an answer of n2"] * 2
 
 
+@pytest.mark.parametrize(("state", "ended"), [("active", True), ("deactivating", False)])
+def test_a_unit_that_lost_a_process_and_goes_on_is_ended(pair: tuple[Host, Host], state: str, ended: bool) -> None:
+    host, units = pair[0], pair[0].supervisor.units
+    assert host.engine is not None
+    core = host.proc / "7"
+    core.mkdir()
+    (core / "cgroup").write_text(f"0::/system.slice/{host.unit}\n")
+    (core / "stat").write_text(
+        f"7 (VLLM::EngineCor) S {host.engine.pid} 0 {host.engine.pid} 0 0 0 0 0 0 0 1 1 {'0 ' * 9}"
+    )
+    units.look()
+    [core_process] = [one for one in units.watched() if one.pid == 7]
+    for path in core.iterdir():
+        path.unlink()
+    core.rmdir()
+    units.lose(core_process, 100.0)
+    units.look()
+    assert units.crippled(101.0, lambda _unit: state) == []
+    assert units.crippled(103.0, lambda _unit: state) == ([host.unit] if ended else [])
+    assert units.crippled(104.0, lambda _unit: state) == []
+
+
 def test_what_is_left_of_a_unit_is_not_taken_for_it(pair: tuple[Host, Host]) -> None:
     units = pair[0].supervisor.units
     assert isinstance(units, Units)
