@@ -116,6 +116,7 @@ def wait(
     wanted: tuple[int, int],
     wait_s: float,
     run: Run,
+    *,
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> Seen:

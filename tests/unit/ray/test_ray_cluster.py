@@ -85,7 +85,7 @@ def test_a_cluster_is_waited_for_until_it_is_complete() -> None:
             ray.answers["status"] = (0, recorded("two"))
 
     def ask(wait_s: float) -> Seen:
-        return wait(CLUSTER, (2, 4), wait_s, ray, sleep, lambda: now[0])
+        return wait(CLUSTER, (2, 4), wait_s, ray, sleep=sleep, clock=lambda: now[0])
 
     assert ask(10).why.startswith("10.0.0.11:6379: it has 1 of 2 nodes and 2 of 4 GPUs")
     assert ask(60) == Seen(2, 4.0, 0.0)
