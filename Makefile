@@ -87,6 +87,12 @@ test-kills: venv ## Runs killed at random moments, finished by the next one, on 
 test-bundle: venv tools ## Light nodes installed from a bundle, with nothing else in reach (needs root; minutes)
 	$(ROOT) env RACKSERVE_BUNDLE=install $(RUN)/pytest -v tests/light/test_bundle_install.py
 
+test-layouts: venv ## Engines over several hosts by real vLLM, each of their processes killed, on the lab of `make demo` (needs root; an hour)
+	$(ROOT) env RACKSERVE_LAYOUTS=full $(RUN)/pytest -v -s tests/layouts
+
+test-ray: venv ## A Ray cluster of light nodes with a token, its workers and its head killed (needs root; minutes)
+	$(ROOT) env RACKSERVE_RAY=cluster $(RUN)/pytest -v tests/light/test_ray_cluster.py
+
 test: venv tools ## Everything CI runs (needs root); what needs no lab first, two at a time
 	$(MAKE) --no-print-directory -j2 --output-sync=line lint unit plan
 	$(MAKE) --no-print-directory molecule
@@ -107,4 +113,4 @@ lock: venv ## Resolve the lock files again
 	done
 	$(RUN)/python requirements/lock_engine.py requirements/engine-cpu
 
-.PHONY: help venv tools lab-up lab-down demo bundle plan lint unit molecule test-bundle test-faults test-hosts test-kills test bench lock
+.PHONY: help venv tools lab-up lab-down demo bundle plan lint unit molecule test-bundle test-faults test-hosts test-kills test-layouts test-ray test bench lock
