@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -190,3 +192,15 @@ def test_a_changed_setting_changes_the_unit_that_waits(engines: list[Engine], se
     one = routed("m", engines)
     other = {**one, "router": {**one["router"], setting: {"cache_threshold": 0.2, "policy": "random"}[setting]}}
     assert unit_text(one) != unit_text(other)
+
+
+def test_the_unit_gives_up_what_it_does_not_need(tmp_path: Path, engines: list[Engine]) -> None:
+    for name, one in {"plain": routed("m", engines), "split": pools("m", engines[:1], engines[1:])}.items():
+        path = tmp_path / f"{name}.service"
+        path.write_text(unit_text(one, __router_release={"path": "/usr"}))
+        verify = ["systemd-analyze", "verify", "--recursive-errors=no", str(path)]
+        assert subprocess.run(verify, capture_output=True, text=True, check=False).returncode == 0
+        rate = ["systemd-analyze", "security", "--offline=true", "--no-pager", str(path)]
+        shown = subprocess.run(rate, capture_output=True, text=True, check=True).stdout
+        verdict = re.search(r"Overall exposure level for .*: ([\d.]+) ", shown)
+        assert verdict and float(verdict[1]) <= 2.0
