@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from ..nccl.environment import TOPOLOGY_USES
+from .deployment import DEPLOYMENT
+from .fields import file_id, name, path, whole
 from .gpu_settings import GPU_SETTINGS
 from .schema import Field
 from .sets.known import DISTRIBUTIONS
-
-NAME = "[a-z][a-z0-9-]{0,30}"
-NAME_MEANS = "a name (a-z, 0-9, -; starts with a letter; at most 31)"
-FILE_ID = r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}"
-PATH = r"/(?!.*(?:^|/)\.\.(?:/|$))[A-Za-z0-9._/@+=-]*"
-PATH_MEANS = "an absolute path (letters, digits and ._/@+=-, no ..)"
 
 # Findings a site may let pass by naming their code in cluster.exceptions: a warning becomes a note.
 EXCUSABLE = {
@@ -27,24 +23,6 @@ EXCUSABLE = {
     "proprietary-modules": "the release brings proprietary kernel modules to GPUs that work with the open ones",
     "ecc-off": "GPUs run without error correction",
 }
-LAYOUTS_BUILT = ("replica", "single")
-LAYOUTS_PLANNED = ("data_parallel", "multi_node", "prefill_decode")
-
-
-def _name(doc: str) -> Field:
-    return Field("text", doc, pattern=NAME, pattern_means=NAME_MEANS, required=True)
-
-
-def _path(doc: str, default: str | None = None) -> Field:
-    return Field("text", doc, pattern=PATH, pattern_means=PATH_MEANS, default=default, nullable=default is None)
-
-
-def _file_id(doc: str) -> Field:
-    return Field("text", doc, required=True, pattern=FILE_ID, pattern_means="a file's name without .yml")
-
-
-def _whole(doc: str, default: int | None, low: int, high: int, required: bool = False) -> Field:
-    return Field("whole", doc, default=default, low=low, high=high, required=required)
 
 
 _FABRIC = Field(
@@ -52,8 +30,8 @@ _FABRIC = Field(
     "The network between GPUs of different hosts.",
     keys={
         "kind": Field("text", "Its kind.", default="none", choices=("none", "infiniband", "roce")),
-        "hcas": _whole("Host channel adapters a host has for it.", 0, 0, 16),
-        "rate_gbps": _whole("Rate of one adapter, Gb/s.", 0, 0, 3200),
+        "hcas": whole("Host channel adapters a host has for it.", 0, 0, 16),
+        "rate_gbps": whole("Rate of one adapter, Gb/s.", 0, 0, 3200),
     },
 )
 
@@ -86,13 +64,13 @@ _GATEWAY = Field(
     nullable=True,
     keys={
         "hosts": Field("names", "Group or list of hosts; exactly one host for now.", default="gateway"),
-        "port": _whole("Port for clients.", 8443, 1024, 65535),
+        "port": whole("Port for clients.", 8443, 1024, 65535),
         "tls": Field("flag", "Serve HTTPS with the secret `gateway_tls_pem`.", default=True),
-        "metrics_port": _whole("Port of the gateway's own metrics.", 8404, 1024, 65535),
+        "metrics_port": whole("Port of the gateway's own metrics.", 8404, 1024, 65535),
         "client_cidrs": Field(
             "list", "Networks of clients beside the management networks.", item=Field("text", "A network.")
         ),
-        "spare_slots": _whole("Server slots declared ahead for each deployment.", 4, 0, 64),
+        "spare_slots": whole("Server slots declared ahead for each deployment.", 4, 0, 64),
         "api_keys": Field(
             "list",
             "Names of the keys clients may use; the values are secrets `api_key_<name>`.",
@@ -105,52 +83,8 @@ _GATEWAY = Field(
             ),
             secret=True,
         ),
-        "max_queue": _whole("Requests that may wait at the gateway before 429.", 256, 1, 100000),
-        "queue_timeout_s": _whole("Seconds a request may wait before 503.", 30, 1, 3600),
-    },
-)
-
-_MODEL = Field(
-    "object",
-    "What is served.",
-    required=True,
-    keys={
-        "card": _file_id("Model card: `files/models/<card>.yml`."),
-        "path": _path("Directory on the hosts; default `<paths.models>/<card>`."),
-        "revision": Field(
-            "text",
-            "Commit or version of the files; never a moving name such as `main`.",
-            required=True,
-            pattern=r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}",
-            pattern_means="a commit or version",
-        ),
-        "source": Field(
-            "object",
-            "Where the files come from.",
-            keys={
-                "kind": Field(
-                    "text",
-                    "`controller`: copied from the controller; `present`: already there, only verified.",
-                    default="controller",
-                    choices=("controller", "present"),
-                ),
-                "path": Field(
-                    "text",
-                    "On the controller, relative to the repository; default `.cache/models/<card>`.",
-                    nullable=True,
-                ),
-            },
-        ),
-    },
-)
-
-_SLO = Field(
-    "object",
-    "Promises, used by alerts and by the acceptance report.",
-    nullable=True,
-    keys={
-        "ttft_p95_s": Field("number", "95 % of first tokens within, seconds.", nullable=True, low=0.001, high=3600),
-        "itl_p95_s": Field("number", "95 % of further tokens within, seconds.", nullable=True, low=0.0001, high=60),
+        "max_queue": whole("Requests that may wait at the gateway before 429.", 256, 1, 100000),
+        "queue_timeout_s": whole("Seconds a request may wait before 503.", 30, 1, 3600),
     },
 )
 
@@ -184,51 +118,18 @@ _REPOSITORY = Field(
     },
 )
 
-DEPLOYMENT = Field(
+RAY = Field(
     "object",
-    "One served model.",
+    "Ports of Ray on its hosts, where a deployment's executor is `ray`.",
     keys={
-        "name": _name("Name of the deployment; units are `vllm-<name>-<n>`."),
-        "served_model_name": Field(
-            "text",
-            "What clients write as `model`; default: the name.",
-            nullable=True,
-            pattern=r"[A-Za-z0-9][A-Za-z0-9._/-]{0,95}",
-            pattern_means="a model name (letters, digits and ._/-)",
-        ),
-        "model": _MODEL,
-        "layout": Field(
-            "text",
-            "`replica`: independent engines spread over the hosts; `single`: all on one host. "
-            "The others are known and not built yet.",
-            default="replica",
-            choices=LAYOUTS_BUILT + LAYOUTS_PLANNED,
-        ),
-        "hosts": Field("names", "Group or list of hosts.", default="gpu"),
-        "tensor_parallel_size": _whole("GPUs (CPU: workers) an engine uses.", 1, 1, 64),
-        "replicas": _whole("Engines in all.", 1, 1, 4096),
-        "port_base": _whole("Port of a host's first engine; the next takes the next port.", 8000, 1024, 65535),
-        "profile": Field(
-            "text",
-            "Set of engine arguments from `files/profiles.yml`.",
-            default="balanced",
-            pattern=NAME,
-            pattern_means=NAME_MEANS,
-        ),
-        "engine_args": Field(
-            "map",
-            "vLLM's long options with underscores; null removes a profile's, true is a flag, false is `--no-<flag>`.",
-            pattern=r"[a-z][a-z0-9_]*",
-            pattern_means="a long option with underscores, like max_model_len",
-        ),
-        "env": Field(
-            "map",
-            "Extra environment of the engines.",
-            pattern=r"[A-Za-z_][A-Za-z0-9_]*",
-            pattern_means="a variable's name",
-            item=Field("setting", 'Write "1", "0" or the text in quotes.'),
-        ),
-        "slo": _SLO,
+        "port": whole("Of the head's control store.", 6379, 1024, 65535),
+        "node_manager_port": whole("Of the node manager.", 6380, 1024, 65535),
+        "object_manager_port": whole("Of the object manager.", 6381, 1024, 65535),
+        "runtime_env_agent_port": whole("Of the runtime environment's agent.", 6382, 1024, 65535),
+        "dashboard_agent_listen_port": whole("Of the dashboard's agent.", 52365, 1024, 65535),
+        "metrics_export_port": whole("Of metrics.", 6383, 1024, 65535),
+        "worker_port_min": whole("First port of workers.", 20000, 1024, 65535),
+        "worker_port_max": whole("Last port of workers.", 20199, 1024, 65535),
     },
 )
 
@@ -237,15 +138,15 @@ CLUSTER = Field(
     "The description.",
     required=True,
     keys={
-        "name": _name("Name of the cluster."),
-        "release": _file_id("Release set: `files/releases/<release>.yml`."),
+        "name": name("Name of the cluster."),
+        "release": file_id("Release set: `files/releases/<release>.yml`."),
         "distribution": Field(
             "text",
             "Operating system of the hosts; needed where the release's distributions get different packages.",
             nullable=True,
             choices=tuple(DISTRIBUTIONS),
         ),
-        "hardware": _file_id("Hardware profile: `files/hardware/<hardware>.yml`."),
+        "hardware": file_id("Hardware profile: `files/hardware/<hardware>.yml`."),
         "simulated_hardware": Field(
             "flag",
             "The profile's GPUs are simulated, as in the lab; engines of a release for CPUs stand for their engines.",
@@ -280,10 +181,11 @@ CLUSTER = Field(
             "object",
             "Where things lie on hosts.",
             keys={
-                "releases": _path("Parent of the releases.", "/opt/rackserve/releases"),
-                "models": _path("Parent of model directories.", "/srv/models"),
+                "releases": path("Parent of the releases.", "/opt/rackserve/releases"),
+                "models": path("Parent of model directories.", "/srv/models"),
             },
         ),
+        "ray": RAY,
         "take_over": Field(
             "list",
             "Foreign settings the site lets us overwrite, like `sysctl:vm.swappiness`.",
@@ -310,18 +212,18 @@ HARDWARE = Field(
     keys={
         "doc": _text("What it is.", nullable=False),
         "device": Field("text", "What engines run on.", required=True, choices=("cpu", "cuda")),
-        "slots": _whole("GPUs (CPU: workers) a host has.", None, 1, 64, required=True),
+        "slots": whole("GPUs (CPU: workers) a host has.", None, 1, 64, required=True),
         "gpu": _text("Name of the GPU."),
-        "memory_mib": _whole("Memory of one GPU, MiB, as the driver reports it.", 0, 0, 10**7),
-        "power_limit_w": _whole("Power limit of one GPU, W.", 0, 0, 5000),
-        "memory_gbytes_s": _whole("Memory bandwidth of one GPU, GB/s.", 0, 0, 10**5),
-        "hcas": _whole("Fabric adapters.", 0, 0, 16),
-        "rate_gbps": _whole("Rate of one, Gb/s.", 0, 0, 3200),
-        "host_memory_mib": _whole("Memory of the host, MiB.", 0, 0, 10**8),
-        "disk_read_mib_s": _whole("What loading weights reaches, MiB/s.", None, 1, 10**6, required=True),
-        "start_base_s": _whole("Start of an engine without its weights, s.", None, 1, 7200, required=True),
-        "activation_reserve_mib": _whole("Set aside for activations and graphs on each GPU, MiB.", 0, 0, 10**6),
-        "omp_threads": _whole("OpenMP threads of a CPU engine.", 1, 1, 512),
+        "memory_mib": whole("Memory of one GPU, MiB, as the driver reports it.", 0, 0, 10**7),
+        "power_limit_w": whole("Power limit of one GPU, W.", 0, 0, 5000),
+        "memory_gbytes_s": whole("Memory bandwidth of one GPU, GB/s.", 0, 0, 10**5),
+        "hcas": whole("Fabric adapters.", 0, 0, 16),
+        "rate_gbps": whole("Rate of one, Gb/s.", 0, 0, 3200),
+        "host_memory_mib": whole("Memory of the host, MiB.", 0, 0, 10**8),
+        "disk_read_mib_s": whole("What loading weights reaches, MiB/s.", None, 1, 10**6, required=True),
+        "start_base_s": whole("Start of an engine without its weights, s.", None, 1, 7200, required=True),
+        "activation_reserve_mib": whole("Set aside for activations and graphs on each GPU, MiB.", 0, 0, 10**6),
+        "omp_threads": whole("OpenMP threads of a CPU engine.", 1, 1, 512),
         "fabric_manager": Field(
             "flag", "The host has to run Fabric Manager; default: its `machine` has NVSwitches.", nullable=True
         ),
@@ -345,15 +247,20 @@ MODEL = Field(
         "doc": _text("What it is.", nullable=False),
         "architecture": _text("Class in config.json.", nullable=False),
         "dtype": _text("Native data type of the weights.", nullable=False),
-        "bytes": _whole("Size on disk.", None, 1, 10**14, required=True),
-        "weights_bytes": _whole("Size of the weights an engine loads.", None, 1, 10**14, required=True),
-        "layers": _whole("Layers.", None, 1, 10000, required=True),
-        "attention_heads": _whole("Attention heads.", None, 1, 10000, required=True),
-        "kv_heads": _whole("Key/value heads; 1 for a shared latent.", None, 1, 10000, required=True),
-        "kv_bytes_per_token": _whole("KV cache of one token over all layers and heads.", None, 1, 10**8, required=True),
-        "max_model_len": _whole("Longest context, tokens.", None, 1, 10**8, required=True),
+        "bytes": whole("Size on disk.", None, 1, 10**14, required=True),
+        "weights_bytes": whole("Size of the weights an engine loads.", None, 1, 10**14, required=True),
+        "layers": whole("Layers.", None, 1, 10000, required=True),
+        "attention_heads": whole("Attention heads.", None, 1, 10000, required=True),
+        "kv_heads": whole("Key/value heads; 1 for a shared latent.", None, 1, 10000, required=True),
+        "kv_bytes_per_token": whole("KV cache of one token over all layers and heads.", None, 1, 10**8, required=True),
+        "max_model_len": whole("Longest context, tokens.", None, 1, 10**8, required=True),
         "shard_dims": Field("list", "Dimensions that tensor parallelism divides.", item=Field("whole", "", low=1)),
-        "shard_block": _whole("Quantisation block that must divide every shard.", 1, 1, 65536),
+        "experts": whole("Routed experts of a layer; 0: the model has none.", 0, 0, 65536),
+        "expert_weights_bytes": whole("Of the weights, those of routed experts.", 0, 0, 10**14),
+        "expert_dim": whole("Width of one routed expert.", 0, 0, 10**6),
+        "dense_layers": whole("Layers at the beginning that have no experts.", 0, 0, 10000),
+        "embedding_bytes": whole("Of the weights, the input embedding; the output head takes as much.", 0, 0, 10**13),
+        "shard_block": whole("Quantisation block that must divide every shard.", 1, 1, 65536),
     },
 )
 
@@ -367,15 +274,15 @@ PROFILE = Field(
         "doc": _text("What it is for.", nullable=False),
         "devices": Field("list", "Devices it suits.", low=1, item=Field("text", "", choices=("cpu", "cuda"))),
         "engine_args": Field("map", "Arguments.", pattern=r"[a-z][a-z0-9_]*", pattern_means="a long option"),
-        "shutdown_timeout_s": _whole("How long a stop waits for requests, s.", None, 1, 3600, required=True),
+        "shutdown_timeout_s": whole("How long a stop waits for requests, s.", None, 1, 3600, required=True),
         "check": Field(
             "object",
             "How the gateway checks an engine.",
             keys={
-                "interval_s": _whole("Between checks, s.", 5, 1, 300),
-                "timeout_s": _whole("Of one check, s.", 10, 1, 300),
-                "fall": _whole("Failures until down.", 3, 1, 20),
-                "rise": _whole("Successes until up.", 2, 1, 20),
+                "interval_s": whole("Between checks, s.", 5, 1, 300),
+                "timeout_s": whole("Of one check, s.", 10, 1, 300),
+                "fall": whole("Failures until down.", 3, 1, 20),
+                "rise": whole("Successes until up.", 2, 1, 20),
             },
         ),
     },
