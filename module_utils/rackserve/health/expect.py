@@ -20,12 +20,15 @@ def expectations(part: Mapping[str, Any], hardware: Mapping[str, Any] | None) ->
     driver, fabric = part.get("driver"), part.get("fabric")
     settings = (part.get("gpu_settings") or {}).get("settings") or {}
     engines = part.get("instances") or []
-    found: dict[str, Any] = {"gpus": {"count": 0}, "units": [engine["unit"] for engine in engines]}
+    ray = part.get("ray")
+    # Ray's unit holds the GPUs of the engines that run over it.
+    users = [*engines, {"unit": ray["unit"], "gpu_ids": ray["gpu_ids"][part["host"]]}] if ray else engines
+    found: dict[str, Any] = {"gpus": {"count": 0}, "units": [user["unit"] for user in users]}
     if driver:
         found["gpus"] = {
             "count": driver["gpus"],
             **(driver.get("expect") or {}),
-            "allocated": sorted({index for engine in engines for index in engine.get("gpu_ids") or []}),
+            "allocated": sorted({index for user in users for index in user.get("gpu_ids") or []}),
         }
         found["driver"] = {name: driver.get(name) for name in _DRIVER}
         found["units"] += [PERSISTENCED] if driver.get("source") == "packages" else []
@@ -43,13 +46,18 @@ def expectations(part: Mapping[str, Any], hardware: Mapping[str, Any] | None) ->
         found["gpus"]["ecc"] = settings.get("ecc")
     if fabric:
         found["fabric"] = {name: fabric.get(name) for name in ("kind", "hcas", "rate_gbps", "modules", "peer_memory")}
-    found["gpu_units"] = [engine["unit"] for engine in engines]
+    found["gpu_units"] = [user["unit"] for user in users]
     found["paths"] = [model["path"] for model in part.get("models") or []]
-    if engines:
+    if users:
         found["limits"] = {"memlock": "unlimited", "nofile": NOFILE}
         found["governor"] = "performance"
+    if engines:
         found["units"].append("rackserve-engine-watch.service")
+    if part.get("groups"):
+        found["units"].append("rackserve-group.service")
     if part.get("gateway"):
+        routers = [item["router"] for item in part["gateway"].get("deployments") or []]
+        found["units"] += [router["unit"] for router in routers if router]
         found["units"].append("rackserve-gateway.service")
     if hardware and part.get("distributions"):
         found["memory_mib"] = hardware.get("host_memory_mib")

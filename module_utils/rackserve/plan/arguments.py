@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..nccl.environment import Variable, as_environment, engine_variables
 from .findings import Findings, did_you_mean, show
@@ -118,19 +118,24 @@ def option_words(args: dict[str, Any]) -> list[str]:
     return words
 
 
-def engine_argv(release: dict[str, Any], instance: dict[str, Any], args: dict[str, Any]) -> list[str]:
-    """The whole command of an engine, one word an item; no word is quoted or escaped."""
+def engine_argv(
+    release: dict[str, Any], instance: dict[str, Any], names: list[str], parallel: list[str], args: dict[str, Any]
+) -> list[str]:
+    """The whole command of an engine, one word an item; no word is quoted or escaped.
+
+    ``names``: what clients may write as model, the engine's own first; ``parallel``: how the engine is cut.
+    """
     command = list(release["engine_command"])
     if not command[0].startswith("/"):
         command[0] = f"{release['path']}/{command[0]}"
+    served = ["--host", instance["address"], "--port", str(instance["port"])] if instance["serves"] else []
     return [
         *command,
         "serve",
         instance["model_path"],
-        *("--served-model-name", instance["served_model_name"]),
-        *("--host", instance["address"]),
-        *("--port", str(instance["port"])),
-        *("--tensor-parallel-size", str(len(instance["ranks"]))),
+        *("--served-model-name", *names),
+        *served,
+        *parallel,
         *option_words(args),
         *("--disable-access-log-for-endpoints", "/health,/metrics"),
         "--enable-server-load-tracking",
@@ -138,46 +143,57 @@ def engine_argv(release: dict[str, Any], instance: dict[str, Any], args: dict[st
     ]
 
 
-def _meeting_place(instance: dict[str, Any], args: dict[str, Any], interface: str) -> tuple[str, str]:
-    return (instance["address"], interface) if args.get("kv_transfer_config") else ("127.0.0.1", "lo")
+class Place(NamedTuple):
+    """Where an engine's ranks are: on how many hosts, and what those share.
+
+    ``topology_use``: what the hardware profile says of NCCL's topology, observe, measure or inject.
+    """
+
+    hosts: int
+    interface: str
+    fabric: str = "none"
+    topology_use: str = "observe"
 
 
-def communication(
-    instance: dict[str, Any], args: dict[str, Any], device: str, *, interface: str, topology_use: str
-) -> list[Variable]:
-    """What an engine tells NCCL, with reasons; nothing on CPUs."""
+def _meets_outside(args: dict[str, Any], place: Place) -> bool:
+    return place.hosts > 1 or bool(args.get("kv_transfer_config"))
+
+
+def communication(args: dict[str, Any], device: str, place: Place) -> list[Variable]:
+    """What an engine tells NCCL and its like, with reasons; nothing on CPUs."""
     if device != "cuda":
         return []
-    _, interface = _meeting_place(instance, args, interface)
-    return engine_variables(hosts=1, interface=interface, topology_use=topology_use)
+    interface = place.interface if _meets_outside(args, place) else "lo"
+    parts = ["deepep"] if str(args.get("all2all_backend")).startswith("deepep") else []
+    parts += ["nixl"] if "Nixl" in str(args.get("kv_transfer_config")) else []
+    return engine_variables(
+        hosts=place.hosts, interface=interface, fabric=place.fabric, topology_use=place.topology_use, parts=parts
+    )
 
 
 def engine_environment(
     instance: dict[str, Any],
     args: dict[str, Any],
     device: str,
+    place: Place,
     *,
     omp_threads: int,
-    interface: str,
     ready_timeout_s: int,
-    topology_use: str = "observe",
 ) -> dict[str, str]:
     """The environment of an engine: what every engine needs, then the device's.
 
-    All ranks of an engine are on one host, so what they open among each other (unauthenticated, on ports nobody plans)
-    stays on its loopback. Only a KV connector, which other engines talk to, gets the cluster's address.
-    topology_use: what the hardware profile says of NCCL's topology, observe, measure or inject.
+    What ranks of one host open among each other (unauthenticated, on ports nobody plans) stays on its loopback. Ranks
+    of several hosts meet at the cluster's addresses, and so does a KV connector, which other engines talk to.
     """
-    address, meeting = _meeting_place(instance, args, interface)
+    outside = _meets_outside(args, place)
     env = {
-        "VLLM_HOST_IP": address,
+        "VLLM_HOST_IP": instance["address"] if outside else "127.0.0.1",
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_ENGINE_READY_TIMEOUT_S": str(ready_timeout_s),
         "HF_HUB_OFFLINE": "1",
-        "GLOO_SOCKET_IFNAME": meeting,
+        "GLOO_SOCKET_IFNAME": place.interface if outside else "lo",
     }
-    variables = communication(instance, args, device, interface=interface, topology_use=topology_use)
-    env.update(as_environment(variables))
+    env.update(as_environment(communication(args, device, place)))
     if device == "cuda":
         env["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
         env["CUDA_VISIBLE_DEVICES"] = ",".join(str(gpu) for gpu in instance["gpu_ids"])

@@ -7,7 +7,8 @@ from typing import Any
 
 from .arguments import parse_size
 from .findings import Findings
-from .placement import Resolved
+from .shapes import Pool
+from .weights import Stage, stages
 
 _GIB = 2**30
 _MIB = 2**20
@@ -27,47 +28,55 @@ def start_times(hardware: dict[str, Any], card: dict[str, Any]) -> tuple[int, in
     return ready_s, ready_s + _START_MARGIN_S, text
 
 
-def gpu_memory_needed_mib(hardware: dict[str, Any], item: Resolved) -> int:
+def gpu_memory_needed_mib(hardware: dict[str, Any], card: dict[str, Any], pool: Pool) -> int:
     """What an engine has to find free on each of its GPUs, MiB.
 
     vLLM refuses to start with less than memory x gpu_memory_utilization, also where kv_cache_memory_bytes decides how
     much it takes; then weights, cache and reserve have to fit as well.
     """
-    share = item.args.get("gpu_memory_utilization", _DEFAULT_UTILIZATION)
+    share = pool.args.get("gpu_memory_utilization", _DEFAULT_UTILIZATION)
     needed: int = math.ceil(hardware["memory_mib"] * share)
-    fixed = parse_size(item.args.get("kv_cache_memory_bytes"))
+    fixed = parse_size(pool.args.get("kv_cache_memory_bytes"))
     if fixed:
-        weights = item.card["weights_bytes"] / item.spec["tensor_parallel_size"]
+        weights = max(stage.weights for stage in stages(card, pool))
         needed = max(needed, math.ceil((weights + fixed) / _MIB) + int(hardware["activation_reserve_mib"]))
     return needed
 
 
-def gpu_memory(hardware: dict[str, Any], item: Resolved, findings: Findings) -> list[str]:
+def gpu_memory(hardware: dict[str, Any], card: dict[str, Any], pool: Pool, findings: Findings) -> list[str]:
     """Check that weights and at least one full context fit a GPU; return the arithmetic as lines."""
-    card, args, where, max_model_len = item.card, item.args, item.where, item.max_model_len
-    tp = item.spec["tensor_parallel_size"]
-    memory = hardware["memory_mib"] / 1024
-    weights = card["weights_bytes"] / tp / _GIB
-    reserve = hardware["activation_reserve_mib"] / 1024
+    args, where, max_model_len = pool.args, pool.where, int(pool.args["max_model_len"])
+    memory, reserve = hardware["memory_mib"] / 1024, hardware["activation_reserve_mib"] / 1024
     share = args.get("gpu_memory_utilization", _DEFAULT_UTILIZATION)
-    # KV heads are divided among ranks as far as they go; a shared latent (MLA) is kept whole by every rank.
-    per_token = card["kv_bytes_per_token"] / min(tp, card["kv_heads"])
     fixed = parse_size(args.get("kv_cache_memory_bytes"))
     budget = memory * share
-    room = fixed / _GIB if fixed else budget - weights - reserve
+
+    def room_of(stage: Stage) -> float:
+        return fixed / _GIB if fixed else budget - stage.weights / _GIB - reserve
+
+    cut = stages(card, pool)
+    fullest = max(cut, key=lambda stage: stage.weights)
+    weights = fullest.weights / _GIB
     lines = [
-        f"weights: {card['weights_bytes'] / _GIB:.1f} GiB / TP {tp} = {weights:.1f} GiB per GPU",
+        f"weights: {fullest.text} = {weights:.1f} GiB per GPU",
         f"budget: {memory:.1f} GiB x gpu_memory_utilization {share:g} = {budget:.1f} GiB per GPU",
     ]
     sum_text = f"{weights:.1f} GiB of weights per GPU against {budget:.1f} GiB ({memory:.1f} GiB x {share:g})"
+    if fullest.parts > 1:
+        sum_text = f"{fullest.text} = {sum_text}"
     if weights > budget:
         fix = "Use more GPUs an engine, a smaller or quantised model, or larger GPUs."
         findings.error("weights-do-not-fit", f"{where}.tensor_parallel_size", f"{sum_text}: they do not fit.", fix)
         return [*lines, "the weights alone do not fit"]
+    tightest = min(cut, key=lambda stage: room_of(stage) / stage.kv_bytes_per_token)
+    room, per_token = room_of(tightest), tightest.kv_bytes_per_token
     tokens = max(0, math.floor(room * _GIB / per_token))
-    origin = "kv_cache_memory_bytes" if fixed else f"{budget:.1f} - {weights:.1f} - {reserve:.1f} GiB reserve"
+    origin = "kv_cache_memory_bytes"
+    if not fixed:
+        origin = f"{budget:.1f} - {tightest.weights / _GIB:.1f} - {reserve:.1f} GiB reserve"
+    whose = "an engine" if pool.shape.data == 1 else "a rank"
     lines.append(
-        f"KV cache: {origin} = {room:.1f} GiB / {per_token / 1024:.1f} KiB per token = {tokens} tokens an engine"
+        f"KV cache: {origin} = {room:.1f} GiB / {per_token / 1024:.1f} KiB per token = {tokens} tokens {whose}"
     )
     if fixed and weights + fixed / _GIB + reserve > memory:
         why = f"{weights:.1f} GiB weights + {room:.1f} GiB KV + {reserve:.1f} GiB reserve exceed {memory:.1f} GiB."
@@ -77,5 +86,5 @@ def gpu_memory(hardware: dict[str, Any], item: Resolved, findings: Findings) -> 
         fix = "Lower max_model_len, raise gpu_memory_utilization (at most 0.95) or use more GPUs an engine."
         findings.error("kv-too-small", f"{where}.engine_args.max_model_len", why, fix)
     else:
-        lines.append(f"full contexts at once: {tokens} / {max_model_len} = {tokens / max_model_len:.1f} an engine")
+        lines.append(f"full contexts at once: {tokens} / {max_model_len} = {tokens / max_model_len:.1f} {whose}")
     return lines

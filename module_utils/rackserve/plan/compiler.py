@@ -4,67 +4,42 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
 from typing import Any
 
-from ..nccl.environment import reasons
-from .arguments import (
-    check_arguments,
-    check_environment,
-    check_names,
-    communication,
-    drop_nulls,
-    engine_argv,
-    engine_environment,
-    parse_size,
-)
-from .capacity import gpu_memory, gpu_memory_needed_mib, start_times
+from .capacity import gpu_memory, start_times
 from .catalog import Library
+from .context import Context
 from .cuda import build_cuda
-from .description import CLUSTER, EXCUSABLE, HARDWARE, MODEL, OPTIONS, PROFILE
-from .device import check_device, engine_device, planned_hardware
+from .description import CLUSTER, EXCUSABLE, HARDWARE, OPTIONS
+from .device import check_device, planned_hardware
 from .driver import build_driver
+from .engines import Site, build_instances
 from .fabric import build_fabric
 from .findings import Findings, looks_like_secret
 from .flows import build_flows, scrape_targets
 from .gateway import build_gateway, gateway_host
 from .gpu_settings import build_gpu_settings
-from .inventory import Inventory, check_networks, check_sources, read_inventory
+from .groups import build_groups, build_ray, check_ray_ports
+from .inventory import check_networks, check_sources, read_inventory
 from .merge import apply_overrides
-from .placement import Resolved, check_ports, place
+from .placement import place
+from .ports import check_ports
+from .resolve import resolve_all
+from .router import aliases, check_routers
 from .schema import validate
 from .sets.check import check_modules, check_set
 from .sets.proof import proof
 from .sets.schema import RELEASE
+from .shapes import Resolved
 from .slices import build_slices
 
 PLAN_VERSION = 1
-_MOVING_REVISIONS = ("main", "master", "HEAD", "latest")
-_STOP_MARGIN_S = 30
+_SIZES = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size", "hosts_per_replica", "replicas")
+_SUMMARY = (
+    *("name", "served_model_name", "layout", *_SIZES, "data_parallel_lb", "expert_parallel", "executor"),
+    *("router", "fallback", "port_base", "profile", "slo"),
+)
 _RELEASE_PARTS = ("device", "built", "python", "vllm", "torch", "ray", "driver", "lock", "engine_command")
-
-
-@dataclass
-class _Context:
-    """What every step of one compile needs."""
-
-    described: dict[str, Any]
-    catalog: Library
-    inventory: Inventory
-    findings: Findings
-    release: dict[str, Any] | None
-    hardware: dict[str, Any] | None
-    options: list[str] | None
-    driver: dict[str, Any] | None
-    cuda: dict[str, Any] | None
-    gpu_settings: dict[str, Any]
-    fabric: dict[str, Any] | None
-    distributions: list[str]
-
-    @property
-    def device(self) -> str:
-        """What engines run on."""
-        return engine_device(self.release, self.hardware) if self.hardware else ""
 
 
 def compile_plan(
@@ -110,7 +85,7 @@ def compile_plan(
         hardware = planned_hardware(described["hardware"], hardware, described["simulated_hardware"])
     inventory = read_inventory(groups, addresses, findings)
     check_sources(sources, findings)
-    context = _Context(
+    context = Context(
         described,
         library,
         inventory,
@@ -124,7 +99,7 @@ def compile_plan(
         fabric,
         distributions,
     )
-    plan = _plan(context, _resolve_all(context), changes)
+    plan = _plan(context, resolve_all(context), changes)
     _excuse(described["exceptions"], findings)
     plan["hash"] = plan_hash(plan)
     for part in plan["slices"].values():
@@ -135,7 +110,7 @@ def compile_plan(
     return plan
 
 
-def _plan(context: _Context, deployments: list[Resolved], changes: list[dict[str, Any]]) -> dict[str, Any]:
+def _plan(context: Context, deployments: list[Resolved], changes: list[dict[str, Any]]) -> dict[str, Any]:
     described, inventory, findings = context.described, context.inventory, context.findings
     plan: dict[str, Any] = {
         "version": PLAN_VERSION,
@@ -150,15 +125,15 @@ def _plan(context: _Context, deployments: list[Resolved], changes: list[dict[str
         "overrides": changes,
         "deployments": [_summary(item) for item in deployments],
         "instances": [],
+        "groups": [],
         "ray": [],
         "gateway": None,
         "capacity": {},
     }
+    check_routers(deployments, bool(described["gateway"]), findings)
     if context.release and context.hardware:
-        place(deployments, context.hardware["slots"], inventory, findings)
-        for item in deployments:
-            plan["capacity"][item.spec["name"]] = _capacity(item, context.hardware, findings)
-            plan["instances"] += _instances(item, context.release, context.hardware, context)
+        place(deployments, context.hardware, context.release, inventory, findings)
+        _add_engines(plan, deployments, _site(context, context.release, context.hardware, deployments), findings)
     host = gateway_host(described["gateway"], inventory, findings)
     if host:
         at = (host, inventory.addresses[host])
@@ -166,13 +141,36 @@ def _plan(context: _Context, deployments: list[Resolved], changes: list[dict[str
         if host in inventory.members("gpu"):
             why = f"{host} runs the gateway and engines: one machine down takes both, and they share its CPUs."
             findings.warning("gateway-on-gpu-host", "cluster.gateway.hosts", why, "Give the gateway its own host.")
-    places = {item.spec["name"]: item.where for item in deployments}
-    check_ports(plan["instances"], places, plan["gateway"], findings)
-    management = described["network"]["management_cidrs"]
-    plan["scrape_targets"] = scrape_targets(plan["gateway"], plan["instances"])
-    plan["firewall"] = {"flows": build_flows(inventory, management, plan["gateway"], plan["instances"])}
+    check_ports(plan, {item.name: item.where for item in deployments}, findings)
+    plan["scrape_targets"] = scrape_targets(plan)
+    plan["firewall"] = {"flows": build_flows(inventory, described["network"]["management_cidrs"], plan)}
     plan["slices"] = build_slices(plan, described["network"], described, inventory, context.distributions)
     return plan
+
+
+def _site(context: Context, release: dict[str, Any], hardware: dict[str, Any], deployments: list[Resolved]) -> Site:
+    described = context.described
+    return Site(
+        release=release,
+        hardware=hardware,
+        device=context.device,
+        network=described["network"],
+        addresses=context.inventory.addresses,
+        gateway=bool(described["gateway"]),
+        ray_ports=described["ray"],
+        aliases=aliases(deployments),
+    )
+
+
+def _add_engines(plan: dict[str, Any], deployments: list[Resolved], site: Site, findings: Findings) -> None:
+    plan["ray"] = build_ray(deployments, site, findings)
+    if plan["ray"]:
+        check_ray_ports(site.ray_ports, findings)
+    for item in deployments:
+        plan["capacity"][item.name] = _capacity(item, site.hardware, findings)
+        instances = build_instances(item, site)
+        plan["instances"] += instances
+        plan["groups"] += build_groups(item, instances, plan["ray"])
 
 
 def plan_hash(plan: dict[str, Any]) -> str:
@@ -230,103 +228,11 @@ def _check_platform(
         findings.warning("fabric-differs", where, why, "Correct one of them.")
 
 
-def _resolve_all(context: _Context) -> list[Resolved]:
-    described, findings = context.described, context.findings
-    if not described["deployments"] and not findings.broken("cluster.deployments"):
-        findings.warning("no-deployments", "cluster.deployments", "nothing is served.", "Describe a deployment.")
-    names: dict[str, str] = {}
-    served: dict[str, str] = {}
-    paths: dict[str, Any] = {}
-    resolved: list[Resolved] = []
-    for index, spec in enumerate(described["deployments"]):
-        where = f"cluster.deployments[{index}]"
-        spec["served_model_name"] = spec["served_model_name"] or spec["name"]
-        for seen, key in ((names, "name"), (served, "served_model_name")):
-            if spec[key] and spec[key] in seen:
-                why = f'"{spec[key]}" is also the {key} of {seen[spec[key]]}.'
-                findings.error(f"duplicate-{key.replace('_', '-')}", f"{where}.{key}", why, "Choose another.")
-            seen.setdefault(spec[key], where)
-        _complete_model(spec["model"], described["paths"]["models"])
-        model = spec["model"]
-        if paths.setdefault(model["path"], model) != model:
-            why = f"{model['path']} is used for two different models."
-            findings.error("model-path-conflict", f"{where}.model.path", why, "One directory holds one model.")
-        item = _resolve(spec, where, context)
-        if item:
-            resolved.append(item)
-    return resolved
-
-
-def _complete_model(model: dict[str, Any], parent: str) -> None:
-    model["path"] = model["path"] or f"{parent}/{model['card']}"
-    source = model["source"]
-    if source["kind"] == "controller":
-        source["path"] = source["path"] or f".cache/models/{model['card']}"
-
-
-def _resolve(spec: dict[str, Any], where: str, context: _Context) -> Resolved | None:
-    findings, hardware, catalog = context.findings, context.hardware, context.catalog
-    if spec["model"]["revision"] in _MOVING_REVISIONS:
-        why = f'"{spec["model"]["revision"]}" names other files tomorrow.'
-        findings.error("moving-revision", f"{where}.model.revision", why, "Write the commit.")
-    hosts = _engine_hosts(spec, where, context)
-    card = profile = None
-    if not findings.broken(f"{where}.model.card"):
-        card = catalog.take("models", spec["model"]["card"], MODEL, f"{where}.model.card", findings)
-    if not findings.broken(f"{where}.profile"):
-        profile = catalog.take("profiles", spec["profile"], PROFILE, f"{where}.profile", findings)
-    if not card or not profile or not hardware or findings.broken(f"{where}.hosts"):
-        return None
-    if not context.release or any(host not in context.inventory.addresses for host in hosts):
-        return None
-    device = context.device
-    if device not in profile["devices"]:
-        why = f'profile "{spec["profile"]}" is for {", ".join(profile["devices"])}; engines run on {device}.'
-        findings.error("profile-device", f"{where}.profile", why, "Choose another profile.")
-    args = _arguments(spec, where, card, profile, context)
-    kind = context.described["network"]["fabric"]["kind"]
-    env = check_environment(spec["env"], kind, "kv_transfer_config" in args, f"{where}.env", findings)
-    return Resolved(where, spec, card, profile, hosts, args, env)
-
-
-def _engine_hosts(spec: dict[str, Any], where: str, context: _Context) -> list[str]:
-    hosts = context.inventory.resolve(spec["hosts"], f"{where}.hosts", context.findings)
-    for host in hosts:
-        if host not in context.inventory.members("gpu"):
-            why = f"{host} is to run engines and is not in the inventory's group gpu."
-            context.findings.error("group-mismatch", f"{where}.hosts", why, "Put it into that group.")
-        elif host not in context.inventory.addresses and not context.findings.broken(f"inventory.{host}"):
-            why = f"{host} has no usable address."
-            context.findings.error("missing-address", f"{where}.hosts", why, "Give it a literal ansible_host.")
-    return hosts
-
-
-def _arguments(
-    spec: dict[str, Any], where: str, card: dict[str, Any], profile: dict[str, Any], context: _Context
-) -> dict[str, Any]:
-    """The engine's arguments: card and profile first, the deployment's over them; a whole max_model_len always."""
-    findings, device = context.findings, context.device
-    base = {"max_model_len": card["max_model_len"], "shutdown_timeout": profile["shutdown_timeout_s"]}
-    spot = f"files/profiles.yml:{spec['profile']}.engine_args"
-    usual = check_arguments(drop_nulls(profile["engine_args"]), device, spot, findings)
-    own = check_arguments(drop_nulls(spec["engine_args"]), device, f"{where}.engine_args", findings)
-    if context.options:
-        check_names(usual, context.options, spot, findings)
-        check_names(own, context.options, f"{where}.engine_args", findings)
-    removed = {name for name, value in spec["engine_args"].items() if value is None}
-    args = {**base, **{name: value for name, value in usual.items() if name not in removed}, **own}
-    longest = parse_size(args["max_model_len"]) or card["max_model_len"]
-    if longest > card["max_model_len"]:
-        why = f"{longest} tokens; the model knows {card['max_model_len']}."
-        findings.error("context-too-long", f"{where}.engine_args.max_model_len", why, "Lower it.")
-    return {**args, "max_model_len": longest}
-
-
 def _summary(item: Resolved) -> dict[str, Any]:
     spec, model = item.spec, item.spec["model"]
-    keys = ("name", "served_model_name", "layout", "tensor_parallel_size", "replicas", "port_base", "profile", "slo")
     return {
-        **{key: spec[key] for key in keys},
+        **{key: spec[key] for key in _SUMMARY},
+        **{part: spec[part] for part in ("prefill", "decode") if spec[part]},
         "hosts": item.hosts,
         "max_model_len": item.max_model_len,
         "model": {"name": model["card"], **{key: model[key] for key in ("path", "revision", "source")}},
@@ -334,62 +240,15 @@ def _summary(item: Resolved) -> dict[str, Any]:
 
 
 def _capacity(item: Resolved, hardware: dict[str, Any], findings: Findings) -> dict[str, Any]:
-    tp, replicas, hosts = item.spec["tensor_parallel_size"], item.spec["replicas"], len(item.hosts)
-    lines = [f"{replicas} engine(s) x TP {tp} over {hosts} host(s) with {hardware['slots']} slots"]
-    if hardware["device"] == "cuda":
-        lines += gpu_memory(hardware, item, findings)
-    return {"text": [*lines, start_times(hardware, item.card)[2]], "slo": item.spec["slo"]}
-
-
-def _instances(
-    item: Resolved, release: dict[str, Any], hardware: dict[str, Any], context: _Context
-) -> list[dict[str, Any]]:
-    spec, name = item.spec, item.spec["name"]
-    ready_s, start_s, _text = start_times(hardware, item.card)
-    interface = context.described["network"]["cluster_interface"]
-    instances = []
-    for index, seat in enumerate(item.seats):
-        instance: dict[str, Any] = {
-            "name": f"{name}-{index}",
-            "index": index,
-            "deployment": name,
-            "unit": f"vllm-{name}-{index}.service",
-            "host": seat.host,
-            "address": context.inventory.addresses[seat.host],
-            "port": spec["port_base"] + seat.local,
-            "gpu_ids": seat.gpu_ids if hardware["device"] == "cuda" else [],
-            "ranks": list(range(spec["tensor_parallel_size"])),
-            "part": "replica",
-            "supervision_group": f"{name}-{index}",
-            "gateway_target": f"be_{name}/r{index}" if context.described["gateway"] else None,
-            "served_model_name": spec["served_model_name"],
-            "model_path": spec["model"]["path"],
-            "max_model_len": item.max_model_len,
-            "api_key_secret": "engine_api_key",
-            "shutdown_timeout_s": item.args["shutdown_timeout"],
-            "stop_timeout_s": item.args["shutdown_timeout"] + _STOP_MARGIN_S,
-            "start_timeout_s": start_s,
-        }
+    lines: list[str] = []
+    for pool in item.pools:
+        shape, said = pool.shape, f"{pool.part}: " if pool.part else ""
+        what = "engine(s)" if shape.hosts == 1 else f"group(s) of {shape.hosts} hosts"
+        over = f"over {len(pool.hosts)} host(s) with {hardware['slots']} slots"
+        lines.append(f"{said}{pool.replicas} {what} x {shape.text} {over}")
         if hardware["device"] == "cuda":
-            instance["gpu_memory_needed_mib"] = gpu_memory_needed_mib(hardware, item)
-        instance["argv"] = engine_argv(release, instance, item.args)
-        env = engine_environment(
-            instance,
-            item.args,
-            context.device,
-            omp_threads=hardware["omp_threads"],
-            interface=interface,
-            ready_timeout_s=ready_s,
-            topology_use=hardware["nccl_topology"],
-        )
-        instance["env"] = dict(sorted({**env, **item.env}.items()))
-        told = communication(
-            instance, item.args, context.device, interface=interface, topology_use=hardware["nccl_topology"]
-        )
-        if told:
-            instance["env_reasons"] = {name: why for name, why in reasons(told).items() if name not in item.env}
-        instances.append(instance)
-    return instances
+            lines += [said + line for line in gpu_memory(hardware, item.card, pool, findings)]
+    return {"text": [*lines, start_times(hardware, item.card)[2]], "slo": item.spec["slo"]}
 
 
 def _excuse(codes: list[str], findings: Findings) -> None:

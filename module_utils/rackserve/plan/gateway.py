@@ -6,7 +6,8 @@ from typing import Any
 
 from .findings import Findings
 from .inventory import Inventory, check_networks
-from .placement import Resolved
+from .router import build_router
+from .shapes import Pool, Resolved
 
 _UNUSED_ADDRESS = "0.0.0.0"  # noqa: S104 - a placeholder for a server that is disabled, never bound
 STATS_SOCKET = "/run/haproxy/rackserve.sock"
@@ -47,6 +48,7 @@ def build_gateway(
     if not spec["api_keys"]:
         why = "no API key is named: nobody can use the gateway."
         findings.warning("no-api-keys", "cluster.gateway.api_keys", why, "Name at least one key.")
+    ports: set[int] = set()
     keys = ("port", "tls", "metrics_port", "api_keys", "max_queue", "queue_timeout_s")
     return {
         "host": at[0],
@@ -55,25 +57,41 @@ def build_gateway(
         "client_cidrs": check_networks(spec["client_cidrs"], "cluster.gateway.client_cidrs", findings),
         "stats_socket": STATS_SOCKET,
         "server_state_file": SERVER_STATE_FILE,
-        "deployments": [_backend(item, spec["spare_slots"], instances) for item in deployments],
+        "deployments": [_backend(item, at, spec["spare_slots"], instances, ports) for item in deployments],
     }
 
 
-def _backend(item: Resolved, spares: int, instances: list[dict[str, Any]]) -> dict[str, Any]:
-    name = item.spec["name"]
+def _backend(item: Resolved, at: tuple[str, str], spares: int, instances: list[dict[str, Any]], ports: set[int]) -> Any:
+    mine = [i for i in instances if i["deployment"] == item.name]
+    router = build_router(item, mine, ports)
     servers = [
         {"instance": i["name"], "host": i["host"], "address": i["address"], "port": i["port"]}
-        for i in instances
-        if i["deployment"] == name
+        for i in mine
+        if i["serves"]
     ]
     spare = {"instance": None, "host": None, "address": _UNUSED_ADDRESS, "port": item.spec["port_base"]}
     slots = servers + [dict(spare) for _ in range(spares)]
+    inflight = _inflight(item.pools[-1])
+    if router:
+        slots = [
+            {"instance": f"router-{item.name}", "host": at[0], **{key: router[key] for key in ("address", "port")}}
+        ]
+        inflight *= len(router.get("workers") or router["decode"])
     return {
-        "name": name,
+        "name": item.name,
         "served_model_name": item.spec["served_model_name"],
-        "backend": f"be_{name}",
-        "probe_backend": f"probe_{name}",
-        "max_inflight_per_server": item.args.get("max_num_seqs", _DEFAULT_INFLIGHT),
+        "backend": f"be_{item.name}",
+        "probe_backend": f"probe_{item.name}",
+        "max_inflight_per_server": inflight,
         "slots": [{"slot": f"r{index}", **slot} for index, slot in enumerate(slots)],
         "check": dict(item.profile["check"]),
+        "router": router,
+        "fallback": [f"be_{name}" for name in item.spec["fallback"]],
     }
+
+
+def _inflight(pool: Pool) -> int:
+    """Requests that all ranks behind one HTTP server take at once."""
+    shape = pool.shape
+    behind = {"internal": shape.data, "hybrid": shape.data_per_host, "external": 1}[shape.balancing]
+    return int(pool.args.get("max_num_seqs", _DEFAULT_INFLIGHT)) * max(1, behind)

@@ -23,15 +23,19 @@ def build_slices(
     for item in plan["instances"]:
         by_host.setdefault(item["host"], []).append(item)
     gateway = plan["gateway"]
+    ray = {host: cluster for cluster in plan["ray"] for host in cluster["hosts"]}
     slices: dict[str, Any] = {}
     for host in inventory.hosts:
         mine = by_host.get(host, [])
+        groups = [group for group in plan["groups"] if host in group["nodes"]]
+        cluster = _ray_part(ray.get(host), host)
+        serves = bool(mine or cluster)
         is_gateway = bool(gateway) and gateway["host"] == host
-        names = {item["deployment"] for item in mine}
+        names = {item["deployment"] for item in [*mine, *groups]}
         has_gpus = host in inventory.members("gpu")
         driver = plan["driver"] if has_gpus else None
         cuda = plan["cuda"] if has_gpus else None
-        settings = host_gpu_settings(plan["gpu_settings"], mine, plan["hardware"], has_gpus)
+        settings = host_gpu_settings(plan["gpu_settings"], _gpu_users(mine, cluster, host), plan["hardware"], has_gpus)
         fabric = plan["fabric"] if has_gpus else None
         nccl = _nccl(plan["hardware"]) if has_gpus else None
         for_gpus = {
@@ -42,8 +46,8 @@ def build_slices(
             "nccl": nccl,
         }
         roles = ["host_baseline", *(role for role, wanted in for_gpus.items() if wanted), "host_health", "firewall"]
-        roles += ["serving_runtime", "model_store", "vllm"] if mine else []
-        roles += ["load_balancer"] if is_gateway else []
+        roles += ["serving_runtime", "model_store", *(["ray"] if cluster else []), "vllm"] if serves else []
+        roles += _gateway_roles(gateway) if is_gateway else []
         slices[host] = {
             "plan_hash": plan["hash"],
             "cluster": plan["cluster"],
@@ -52,7 +56,7 @@ def build_slices(
             "roles": roles,
             "network": {key: network[key] for key in ("cluster_interface", "management_cidrs")},
             "hosts": everyone,
-            "release": plan["release"] if mine else None,
+            "release": plan["release"] if serves else None,
             "simulated_hardware": bool(plan["hardware"] and plan["hardware"]["simulated"]),
             "driver": driver,
             "cuda": cuda,
@@ -61,6 +65,8 @@ def build_slices(
             "nccl": nccl,
             "models": models(item for item in plan["deployments"] if item["name"] in names),
             "instances": mine,
+            "groups": groups,
+            "ray": cluster,
             "gateway": gateway if is_gateway else None,
             "firewall": {"inbound": inbound.get(host, [])},
             "distributions": may_run if has_gpus else [],
@@ -68,6 +74,20 @@ def build_slices(
         }
         slices[host]["health"] = expectations(slices[host], plan["hardware"])
     return slices
+
+
+def _ray_part(cluster: dict[str, Any] | None, host: str) -> dict[str, Any] | None:
+    return {**cluster, "part": "head" if host == cluster["head"] else "worker"} if cluster else None
+
+
+def _gpu_users(mine: list[dict[str, Any]], cluster: dict[str, Any] | None, host: str) -> list[dict[str, Any]]:
+    """Units with their GPUs; Ray's unit holds those of the engines that run over it."""
+    return [*mine, {"unit": cluster["unit"], "gpu_ids": cluster["gpu_ids"][host]}] if cluster else mine
+
+
+def _gateway_roles(gateway: dict[str, Any]) -> list[str]:
+    routers = any(item["router"] for item in gateway["deployments"])
+    return ["router", "load_balancer"] if routers else ["load_balancer"]
 
 
 def _nccl(hardware: dict[str, Any] | None) -> dict[str, str] | None:

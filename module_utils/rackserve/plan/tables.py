@@ -32,13 +32,14 @@ def plan_tables(plan: dict[str, Any]) -> list[str]:
         lines += [f"{named}: {count} packages from {plan['cuda']['repository']['uri']}"]
     lines += _table(
         "Instances",
-        ("unit", "host", "address", "port", "simulated GPUs" if simulated else "GPUs", "model", "context"),
+        ("unit", "part", "host", "address", "port", "simulated GPUs" if simulated else "GPUs", "model", "context"),
         [
             (
                 item["unit"],
+                item["part"],
                 item["host"],
                 item["address"],
-                item["port"],
+                item["port"] or "-",
                 ",".join(map(str, item["gpu_ids"])) or "-",
                 item["served_model_name"],
                 item["max_model_len"],
@@ -46,6 +47,7 @@ def plan_tables(plan: dict[str, Any]) -> list[str]:
             for item in plan["instances"]
         ],
     )
+    lines += _groups(plan)
     if gateway:
         scheme = "https" if gateway["tls"] else "http"
         lines += ["", f"Gateway {scheme}://{gateway['address']}:{gateway['port']} on {gateway['host']}"]
@@ -75,6 +77,28 @@ def plan_tables(plan: dict[str, Any]) -> list[str]:
     lines += ["", "Findings"]
     lines += ["  " + _finding_line(item) for item in plan["findings"]] or ["  none"]
     return [line.rstrip() for line in lines]
+
+
+def _groups(plan: dict[str, Any]) -> list[str]:
+    """Groups of several units and Ray clusters; nothing where there are none."""
+    lines: list[str] = []
+    if plan["groups"]:
+        heads = ("group", "layout", "executor", "hosts", "units", "serve")
+        rows = [
+            (
+                *(group["name"], group["layout"], group["executor"], ", ".join(group["nodes"])),
+                *(len(group["units"]), ", ".join(group["serving_units"])),
+            )
+            for group in plan["groups"]
+        ]
+        lines += _table("Groups", heads, rows)
+    if plan["ray"]:
+        clusters = [
+            (item["unit"], f"{item['head']}:{item['ports']['port']}", ", ".join(item["hosts"]), item["gpus_per_host"])
+            for item in plan["ray"]
+        ]
+        lines += _table("Ray", ("unit", "head", "hosts", "GPUs a host"), clusters)
+    return lines
 
 
 def _finding_line(item: dict[str, str]) -> str:

@@ -18,7 +18,7 @@ def host_inputs(piece: Mapping[str, Any], release_mib: int) -> dict[str, Any]:
     """
     instances = list(piece.get("instances") or [])
     gateway, release = piece.get("gateway") or {}, piece.get("release") or {}
-    ports = [{"port": i["port"], "unit": i["unit"]} for i in instances]
+    ports = [{"port": i["port"], "unit": i["unit"]} for i in instances if i["port"]]
     for key in ("port", "metrics_port"):
         if gateway.get(key):
             ports.append({"port": gateway[key], "unit": GATEWAY_UNIT})

@@ -54,7 +54,7 @@ WRONG: list[tuple[str, dict[str, Any], str, str]] = [
     ("lab", {f"{D}.model.revision": "main"}, "moving-revision", "cluster.deployments[0].model.revision"),
     ("lab", {f"{D}.profile": "balancd"}, "unknown-profile", "cluster.deployments[0].profile"),
     ("lab", {f"{D}.profile": "balanced"}, "profile-device", "cluster.deployments[0].profile"),
-    ("lab", {f"{D}.layout": "multi_node"}, "layout-not-built", "cluster.deployments[0].layout"),
+    ("lab", {f"{D}.layout": "multi_node"}, "one-host", "cluster.deployments[0].hosts_per_replica"),
     ("lab", {f"{D}.layout": "single"}, "single-needs-one-host", "cluster.deployments[0].hosts"),
     ("lab", {f"{D}.hosts": ["node1", "node1"]}, "duplicate-host", "cluster.deployments[0].hosts"),
     ("lab", {f"{D}.hosts": "gw"}, "group-mismatch", "cluster.deployments[0].hosts"),
