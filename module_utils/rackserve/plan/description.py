@@ -21,6 +21,7 @@ EXCUSABLE = {
     "toolkit-newer": "the release's CUDA toolkit is newer than its driver",
     "nccl-newer": "the release's NCCL is built for a newer CUDA than its toolkit",
     "proprietary-modules": "the release brings proprietary kernel modules to GPUs that work with the open ones",
+    "tp-across-hosts": "tensor parallelism crosses the network between hosts",
     "ecc-off": "GPUs run without error correction",
 }
 

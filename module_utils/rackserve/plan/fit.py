@@ -54,8 +54,9 @@ def _check_hosts(shape: Shape, where: str, slots: int, findings: Findings) -> No
         why = f"an engine needs {each} slots; a host has {slots}."
         findings.error("tp-too-large", spot, why, f"At most {slots} with layout replica.")
         return
-    over = f" / {shape.hosts} hosts" if shape.hosts > 1 else ""
-    why = f"{shape.text} = {shape.ranks} ranks{over} = {each} a host; a host has {slots} slots."
+    why = f"{shape.text} = {shape.ranks} ranks; a host has {slots} slots."
+    if shape.hosts > 1:
+        why = f"{shape.text} = {shape.ranks} ranks / {shape.hosts} hosts = {each}; a host has {slots} slots."
     if shape.layout == "replica":
         fix = "Use smaller sizes, or layout multi_node."
     else:
@@ -88,6 +89,7 @@ def _check_division(shape: Shape, card: dict[str, Any], where: str, findings: Fi
         if size % tp or size // tp % block:
             why = f"{size} / {tp} = {size / tp:g} is no multiple of the quantisation block {block}."
             findings.error("blocks-do-not-divide", spot, why, "Use a smaller tensor_parallel_size.")
+            return
     # Without expert parallelism vLLM cuts every expert over all ranks of the group, not over one copy's alone.
     width, ranks = card["expert_dim"], tp * shape.data
     if width and shape.data > 1 and not shape.expert_parallel and (width % ranks or width // ranks % block):
@@ -127,10 +129,10 @@ def _check_cpu(pool: Pool, card: dict[str, Any], findings: Findings) -> None:
         "executor": shape.executor == "ray",
         "pipeline_parallel_size": shape.pipeline > 1,
         "data_parallel_size": shape.data > 1 and bool(card["experts"]),
-        "expert_parallel": shape.expert_parallel,
+        "expert_parallel": shape.expert_parallel and shape.data == 1,
         "engine_args.enable_eplb": pool.args.get("enable_eplb") is True,
     }
-    if pool.part:
+    if pool.part == "prefill":
         why = "the KV cache goes from pool to pool by NIXL, which releases for CPUs do not carry."
         findings.error("cpu-cannot", pool.where, why, "Use layout replica.")
     for key in (key for key, wanted in asked.items() if wanted):
@@ -150,6 +152,9 @@ def _check_experts(pool: Pool, card: dict[str, Any], findings: Findings) -> None
     elif backend in _BRING_PACKAGE:
         why = f"{backend} needs the Python package {_BRING_PACKAGE[backend]}, which vLLM does not bring."
         findings.note("package-beside-vllm", f"{spot}.all2all_backend", why, "The release has to carry it.")
+    if pool.part == "prefill":
+        why = "the KV cache goes from pool to pool by NIXL, whose Python package nixl vLLM does not bring."
+        findings.note("package-beside-vllm", pool.where, why, "The release has to carry it.")
     if backend == "deepep_high_throughput" and shape.data > 1 and pool.part != "prefill":
         why = "it turns CUDA graphs off, which decoding lives of."
         findings.warning("slow-argument", f"{spot}.all2all_backend", why, "Use deepep_low_latency for decoding.")
@@ -171,7 +176,8 @@ def _check_balanced_experts(pool: Pool, card: dict[str, Any], spot: str, finding
     elif on and (card["experts"] + copies) % (shape.tensor * shape.data):
         ranks, total = shape.tensor * shape.data, card["experts"] + copies
         why = f"{card['experts']} experts + {copies} redundant = {total} do not divide by {ranks} GPUs."
-        fix = f"Use num_redundant_experts {-card['experts'] % ranks}, or that and a multiple of {ranks}."
+        least = -card["experts"] % ranks
+        fix = f"Use num_redundant_experts {least}, {least + ranks}, {least + 2 * ranks} and so on."
         findings.error("eplb-does-not-divide", f"{spot}.eplb_config", why, fix)
 
 

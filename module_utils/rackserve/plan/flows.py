@@ -95,8 +95,9 @@ def _kv_cache(flows: _Flows, instances: list[dict[str, Any]]) -> None:
         hosts = {pool: list(dict.fromkeys(i["host"] for i in mine if i["pool"] == pool)) for pool in _OTHER}
         for item in mine:
             others = hosts[_OTHER[item["pool"]]]
-            for port in item["side_channel_ports"]:
-                flows.add(f"kv-{item['name']}", others, item["host"], port, "where the KV cache lies")
+            ports = item["side_channel_ports"]
+            port = ports[0] if len(ports) == 1 else f"{ports[0]}-{ports[-1]}"
+            flows.add(f"kv-{item['name']}", others, item["host"], port, "where the KV cache lies")
         for pool, other in _OTHER.items():
             for host in hosts[pool]:
                 if set(hosts[other]) != {host}:

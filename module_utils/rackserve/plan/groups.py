@@ -63,11 +63,11 @@ def build_ray(deployments: list[Resolved], site: Site, findings: Findings) -> li
     for item in deployments:
         for pool in (pool for pool in item.pools if pool.shape.executor == "ray"):
             for group in pool.groups:
-                for seat in group.seats:
-                    owner = owners.setdefault(seat.host, group.name)
-                    if owner != group.name:
-                        why = f"{seat.host} would belong to the Ray clusters of {owner} and of {group.name}."
-                        findings.error("ray-overlap", f"{pool.where}.hosts", why, "Give each group its own hosts.")
+                shared = next((seat.host for seat in group.seats if seat.host in owners), None)
+                if shared:
+                    why = f"{shared} would belong to the Ray clusters of {owners[shared]} and of {group.name}."
+                    findings.error("ray-overlap", f"{pool.where}.hosts", why, "Give each group its own hosts.")
+                owners.update((seat.host, group.name) for seat in group.seats)
                 clusters.append(_cluster(item, pool, group, site))
     return clusters
 

@@ -52,6 +52,10 @@ def _fits(pool: Pool, slots: int, findings: Findings) -> bool:
         why = f"layout single is for one host; {hosts} are named."
         findings.error("single-needs-one-host", f"{where}.hosts", why, "Name one host, or use layout replica.")
         return False
+    if hosts < shape.hosts:
+        why = f"a group takes {shape.hosts} hosts; {hosts} are named."
+        findings.error("too-few-hosts", f"{where}.hosts_per_replica", why, f"At most {hosts}, or name more hosts.")
+        return False
     blocks, each = hosts // shape.hosts, slots // shape.ranks_per_host
     if pool.replicas > each * blocks:
         room, need = f"{hosts} host(s)", shape.text if shape.ranks == shape.tensor else f"{shape.ranks_per_host} ranks"

@@ -78,8 +78,8 @@ def _ray(clusters: list[dict[str, Any]]) -> list[_Claim]:
         workers = range(cluster["ports"]["worker_port_min"], cluster["ports"]["worker_port_max"] + 1)
         for host in cluster["hosts"]:
             fix = "Choose another port."
-            claims += [_Claim(host, port, f"Ray ({name})", f"cluster.ray.{name}", fix) for port, name in ports.items()]
-            claims += [_Claim(host, port, "Ray's workers", "cluster.ray.worker_port_min", fix) for port in workers]
+            claims += [_Claim(host, port, "Ray", f"cluster.ray.{name}", fix) for port, name in ports.items()]
+            claims += [_Claim(host, port, "Ray", "cluster.ray.worker_port_min", fix) for port in workers]
     return claims
 
 

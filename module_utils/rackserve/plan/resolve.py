@@ -78,7 +78,7 @@ def _profile(keys: dict[str, Any], where: str, context: Context) -> dict[str, An
     if findings.broken(spot):
         return None
     profile: dict[str, Any] | None = context.catalog.take("profiles", keys["profile"], PROFILE, spot, findings)
-    if profile and context.hardware and context.device not in profile["devices"]:
+    if profile and context.release and context.hardware and context.device not in profile["devices"]:
         why = f'profile "{keys["profile"]}" is for {", ".join(profile["devices"])}; engines run on {context.device}.'
         findings.error("profile-device", spot, why, "Choose another profile.")
     return profile

@@ -67,10 +67,11 @@ def _per_gpu(experts: float, rest: float, card: dict[str, Any], pool: Pool) -> t
         total = experts + rest
         return total / shape.tensor, f"{total / _GIB:.1f} GiB / TP {shape.tensor}", 1
     gpus, copies = shape.tensor * shape.data, redundant_experts(pool.args)
-    share, ratio = 1 / gpus, str(gpus)
+    share, text = 1 / gpus, f"experts {experts / _GIB:.1f} GiB / {gpus}"
     if shape.expert_parallel:
         # Whole experts: the GPU with most of them counts.
         most = math.ceil((card["experts"] + copies) / gpus)
-        share, ratio = most / max(1, card["experts"]), f"{card['experts']} x {most}"
-    text = f"experts {experts / _GIB:.1f} GiB / {ratio} + rest {rest / _GIB:.1f} GiB / TP {shape.tensor}"
+        share = most / max(1, card["experts"])
+        text = f"{most} of {card['experts']} experts of {experts / _GIB:.1f} GiB"
+    text += f" + rest {rest / _GIB:.1f} GiB / TP {shape.tensor}"
     return experts * share + rest / shape.tensor, text, 2
