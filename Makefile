@@ -87,6 +87,10 @@ test-kills: venv ## Runs killed at random moments, finished by the next one, on 
 test-bundle: venv tools ## Light nodes installed from a bundle, with nothing else in reach (needs root; minutes)
 	$(ROOT) env RACKSERVE_BUNDLE=install $(RUN)/pytest -v tests/light/test_bundle_install.py
 
+VLLM_PYTHON ?= $(firstword $(wildcard .cache/releases/*/tree/bin/python3) python3)
+check-arguments: ## Parse every sample's arguments with a real vLLM (VLLM_PYTHON=<its python>)
+	$(VLLM_PYTHON) tests/check_arguments.py
+
 test: venv tools ## Everything CI runs (needs root); what needs no lab first, two at a time
 	$(MAKE) --no-print-directory -j2 --output-sync=line lint unit plan
 	$(MAKE) --no-print-directory molecule
@@ -108,4 +112,4 @@ lock: venv ## Resolve the lock files again
 	$(RUN)/python requirements/lock_engine.py requirements/engine-cpu
 	$(RUN)/python requirements/lock_engine.py requirements/router
 
-.PHONY: help venv tools lab-up lab-down demo bundle plan lint unit molecule test-bundle test-faults test-hosts test-kills test bench lock
+.PHONY: check-arguments help venv tools lab-up lab-down demo bundle plan lint unit molecule test-bundle test-faults test-hosts test-kills test bench lock

@@ -74,6 +74,21 @@ def test_requests_pass_with_the_engines_key_and_prefixes_stay_together(tmp_path:
         assert len({ask(gateway, body={"model": "m", "prompt": shared + str(n)})[2]["by"] for n in range(12)}) == 1
 
 
+def test_a_session_stays_on_one_engine_if_its_header_says_so(tmp_path: Path, engines: list[Engine]) -> None:
+    """A `user` in the body does not: the router looks at X-Request-Id first, which the gateway gives to every request."""
+    one = routed("m", engines)
+    one["router"]["policy"] = "consistent_hash"
+    with routing(one, tmp_path), running(Gateway(tmp_path, [one])) as gateway:
+        gateway.wait_for(lambda: ask(gateway, "/health", key=None)[0] == 200)
+
+        def users(**headers: str) -> set[str]:
+            body = {"model": "m", "prompt": "x", "user": "alice"}
+            return {ask(gateway, body=body, **headers)[2]["by"] for _ in range(24)}
+
+        assert len(users(X_Session_ID="alice")) == 1
+        assert users() == {"e0", "e1"}
+
+
 def test_a_dead_engine_costs_no_request(tmp_path: Path, engines: list[Engine]) -> None:
     one = routed("m", engines)
     with routing(one, tmp_path), running(Gateway(tmp_path, [one], max_queue=64)) as gateway:
