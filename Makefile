@@ -91,6 +91,12 @@ VLLM_PYTHON ?= $(firstword $(wildcard .cache/releases/*/tree/bin/python3) python
 check-arguments: ## Parse every sample's arguments with a real vLLM (VLLM_PYTHON=<its python>)
 	$(VLLM_PYTHON) tests/check_arguments.py
 
+test-layouts: venv ## Engines over several hosts by real vLLM, each of their processes killed, on the lab of `make demo` (needs root; an hour)
+	$(ROOT) env RACKSERVE_LAYOUTS=full $(RUN)/pytest -v -s tests/layouts
+
+test-ray: venv ## A Ray cluster of light nodes with a token, its workers and its head killed (needs root; minutes)
+	$(ROOT) env RACKSERVE_RAY=cluster $(RUN)/pytest -v tests/light/test_ray_cluster.py
+
 test: venv tools ## Everything CI runs (needs root); what needs no lab first, two at a time
 	$(MAKE) --no-print-directory -j2 --output-sync=line lint unit plan
 	$(MAKE) --no-print-directory molecule
@@ -112,4 +118,4 @@ lock: venv ## Resolve the lock files again
 	$(RUN)/python requirements/lock_engine.py requirements/engine-cpu
 	$(RUN)/python requirements/lock_engine.py requirements/router
 
-.PHONY: check-arguments help venv tools lab-up lab-down demo bundle plan lint unit molecule test-bundle test-faults test-hosts test-kills test bench lock
+.PHONY: check-arguments help venv tools lab-up lab-down demo bundle plan lint unit molecule test-bundle test-faults test-hosts test-kills test-layouts test-ray test bench lock
