@@ -22,6 +22,11 @@ REPO = Path(__file__).resolve().parents[1]
 PLACES = ("common", "launchers", "openai")
 
 
+def say(line: str) -> None:
+    """One line of output."""
+    sys.stdout.write(f"{line}\n")
+
+
 def real_parser() -> tuple[str, Any, Any]:
     """vLLM's version, its parser and its check of what was parsed. Raises ImportError where there is none."""
     version = importlib.import_module("vllm.version").__version__.split("+")[0]
@@ -78,9 +83,9 @@ def check(version: str, parser: Any, validate: Any) -> int:
             why = refusal(parser, validate, words)
             if why:
                 refused = 1
-                print(f"{sample}: {name}: {why}")
+                say(f"{sample}: {name}: {why}")
     for (sample, wanted), count in counts.items():
-        print(f"{sample}: {f'{count} engines parsed' if count else f'not parsed, its release has vLLM {wanted}'}")
+        say(f"{sample}: {f'{count} engines parsed' if count else f'not parsed, its release has vLLM {wanted}'}")
     return refused
 
 
@@ -89,13 +94,13 @@ def main() -> int:
     try:
         version, parser, validate = real_parser()
     except ImportError as problem:
-        print(f"this Python has no vLLM that works ({problem}): name one, make check-arguments VLLM_PYTHON=<python>")
+        say(f"this Python has no vLLM that works ({problem}): name one, make check-arguments VLLM_PYTHON=<python>")
         return 1
     if sys.argv[1:] == ["--list"]:
         for name, choices in options_of(parser).items():
-            print(textwrap.fill(f"{name}: {json.dumps(choices)}", 118, subsequent_indent=" " * len(f"{name}: [")))
+            say(textwrap.fill(f"{name}: {json.dumps(choices)}", 118, subsequent_indent=" " * len(f"{name}: [")))
         return 0
-    print(f"vLLM {version}, {len(options_of(parser))} options")
+    say(f"vLLM {version}, {len(options_of(parser))} options")
     return check(version, parser, validate)
 
 

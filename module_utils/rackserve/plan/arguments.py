@@ -38,9 +38,7 @@ def check_arguments(args: dict[str, Any], device: str, where: str, findings: Fin
     return good
 
 
-def check_names(
-    args: dict[str, Any], options: Mapping[str, list[str] | None], where: str, findings: Findings
-) -> None:
+def check_names(args: dict[str, Any], options: Mapping[str, list[str] | None], where: str, findings: Findings) -> None:
     """Report arguments the engine does not have, and values that are none of an option's choices.
 
     ``options`` are all it knows, with underscores, each with its choices (None: any value).

@@ -75,7 +75,7 @@ def test_requests_pass_with_the_engines_key_and_prefixes_stay_together(tmp_path:
 
 
 def test_a_session_stays_on_one_engine_if_its_header_says_so(tmp_path: Path, engines: list[Engine]) -> None:
-    """A `user` in the body does not: the router looks at X-Request-Id first, which the gateway gives to every request."""
+    """A `user` in the body does not: X-Request-Id, which the gateway gives to every request, comes first."""
     one = routed("m", engines)
     one["router"]["policy"] = "consistent_hash"
     with routing(one, tmp_path), running(Gateway(tmp_path, [one])) as gateway:
