@@ -87,6 +87,10 @@ test-kills: venv ## Runs killed at random moments, finished by the next one, on 
 test-bundle: venv tools ## Light nodes installed from a bundle, with nothing else in reach (needs root; minutes)
 	$(ROOT) env RACKSERVE_BUNDLE=install $(RUN)/pytest -v tests/light/test_bundle_install.py
 
+VLLM_PYTHON ?= $(firstword $(wildcard .cache/releases/*/tree/bin/python3) python3)
+check-arguments: ## Parse every sample's arguments with a real vLLM (VLLM_PYTHON=<its python>)
+	$(VLLM_PYTHON) tests/check_arguments.py
+
 test-layouts: venv ## Engines over several hosts by real vLLM, each of their processes killed, on the lab of `make demo` (needs root; an hour)
 	$(ROOT) env RACKSERVE_LAYOUTS=full $(RUN)/pytest -v -s tests/layouts
 
@@ -112,5 +116,6 @@ lock: venv ## Resolve the lock files again
 	    --output-file requirements/$$set.txt requirements/$$set.in; \
 	done
 	$(RUN)/python requirements/lock_engine.py requirements/engine-cpu
+	$(RUN)/python requirements/lock_engine.py requirements/router
 
-.PHONY: help venv tools lab-up lab-down demo bundle plan lint unit molecule test-bundle test-faults test-hosts test-kills test-layouts test-ray test bench lock
+.PHONY: check-arguments help venv tools lab-up lab-down demo bundle plan lint unit molecule test-bundle test-faults test-hosts test-kills test-layouts test-ray test bench lock

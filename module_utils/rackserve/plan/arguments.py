@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ..nccl.environment import Variable, as_environment, engine_variables
@@ -37,14 +38,24 @@ def check_arguments(args: dict[str, Any], device: str, where: str, findings: Fin
     return good
 
 
-def check_names(args: dict[str, Any], options: list[str], where: str, findings: Findings) -> None:
-    """Report arguments the engine does not have; ``options`` are all it knows, with underscores."""
+def check_names(args: dict[str, Any], options: Mapping[str, list[str] | None], where: str, findings: Findings) -> None:
+    """Report arguments the engine does not have, and values that are none of an option's choices.
+
+    ``options`` are all it knows, with underscores, each with its choices (None: any value).
+    """
     for name, value in args.items():
         wanted = f"no_{name}" if value is False else name
         if wanted not in options:
             why = f"{where}.{name}: this vLLM has no --{wanted.replace('_', '-')}."
-            fix = did_you_mean(wanted, options, "Leave it out.")
+            fix = did_you_mean(wanted, list(options), "Leave it out.")
             findings.error("unknown-argument", f"{where}.{name}", why, fix)
+            continue
+        choices = options[wanted]
+        for one in value if isinstance(value, list) else [value]:
+            if choices and not isinstance(one, bool) and str(one) not in choices:
+                why = f"{where}.{name} is {show(one)}, which this vLLM does not know."
+                fix = did_you_mean(str(one), choices, f"One of: {', '.join(choices)}.")
+                findings.error("unknown-choice", f"{where}.{name}", why, fix)
 
 
 def _looks_like_option(value: object) -> bool:

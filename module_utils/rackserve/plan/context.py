@@ -21,7 +21,7 @@ class Context:
     findings: Findings
     release: dict[str, Any] | None
     hardware: dict[str, Any] | None
-    options: list[str] | None
+    options: dict[str, list[str] | None] | None
     driver: dict[str, Any] | None
     cuda: dict[str, Any] | None
     gpu_settings: dict[str, Any]

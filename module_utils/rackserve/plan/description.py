@@ -265,7 +265,14 @@ MODEL = Field(
     },
 )
 
-OPTIONS = Field("list", "Long options of an engine.", required=True, low=1, item=_text("An option.", nullable=False))
+OPTIONS = Field(
+    "map",
+    "Long options of an engine, each with its choices; null: any value.",
+    required=True,
+    pattern=r"[a-z0-9_.]+",
+    pattern_means="an option with underscores",
+    item=Field("list", "What it may be.", nullable=True, item=_text("A choice.", nullable=False)),
+)
 
 PROFILE = Field(
     "object",

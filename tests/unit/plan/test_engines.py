@@ -71,9 +71,9 @@ def test_command_line_of_a_gpu_engine(compiled: Compile) -> None:
     assert argv == [
         *("/opt/rackserve/releases/2026.11/bin/python3", "-m", "vllm.entrypoints.cli.main", "serve"),
         "/data/models/DeepSeek-V3",
-        *("--served-model-name", "deepseek-v3", "--host", "10.20.0.12", "--port", "8000"),
+        *("--served-model-name", "DeepSeek-V3", "--host", "10.20.0.12", "--port", "8000"),
         *("--tensor-parallel-size", "8", "--gpu-memory-utilization", "0.92", "--max-model-len", "32768"),
-        *("--max-num-batched-tokens", "8192", "--max-num-seqs", "128", "--shutdown-timeout", "120"),
+        *("--max-num-batched-tokens", "8192", "--max-num-seqs", "80", "--shutdown-timeout", "120"),
         *("--disable-access-log-for-endpoints", "/health,/metrics"),
         *("--enable-server-load-tracking", "--fail-on-environ-validation"),
     ]

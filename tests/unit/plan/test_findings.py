@@ -69,6 +69,7 @@ WRONG: list[tuple[str, dict[str, Any], str, str]] = [
         "cluster.deployments[0].engine_args.max_model_le",
     ),
     ("lab", {f"{D}.engine_args": {"seed": False}}, "unknown-argument", "cluster.deployments[0].engine_args.seed"),
+    ("lab", {f"{D}.engine_args": {"dtype": "fp8"}}, "unknown-choice", "cluster.deployments[0].engine_args.dtype"),
     ("lab", {f"{D}.env": {"A B": "1"}}, "bad-name", "cluster.deployments[0].env.A B"),
     ("lab", {f"{D}.env": {"A": True}}, "wrong-type", "cluster.deployments[0].env.A"),
     ("lab", {f"{D}.env": {"A": "1\nB=2"}}, "bad-text", "cluster.deployments[0].env.A"),
