@@ -35,6 +35,7 @@ def build_instances(item: Resolved, site: Site) -> list[dict[str, Any]]:
     """The instances of a deployment, group by group, each group's head first."""
     instances: list[dict[str, Any]] = []
     ports: dict[str, int] = {}
+    serving = 0
     for pool in item.pools:
         for group in pool.groups:
             for unit in units_of(pool, group):
@@ -43,16 +44,17 @@ def build_instances(item: Resolved, site: Site) -> list[dict[str, Any]]:
                     local = ports.get(unit.seat.host, 0)
                     ports[unit.seat.host] = local + 1
                     instance["port"] = item.spec["port_base"] + local
-                    instance["gateway_target"] = _target(item, site, instances)
+                    instance["gateway_target"] = _target(item, site, serving)
+                    serving += 1
                 _complete(instance, item, pool, unit, site)
                 instances.append(instance)
     return instances
 
 
-def _target(item: Resolved, site: Site, before: list[dict[str, Any]]) -> str | None:
+def _target(item: Resolved, site: Site, slot: int) -> str | None:
     if not site.gateway or item.spec["router"] != "haproxy":
         return None
-    return f"be_{item.name}/r{sum(1 for instance in before if instance['serves'])}"
+    return f"be_{item.name}/r{slot}"
 
 
 def _identity(item: Resolved, pool: Pool, unit: Unit, site: Site) -> dict[str, Any]:

@@ -10,6 +10,17 @@ from .shapes import Pool, Shape
 _DEEP_EP = ("deepep_high_throughput", "deepep_low_latency", "deepep_v2")
 _BRING_PACKAGE = {**dict.fromkeys(_DEEP_EP, "deep_ep"), "nixl_ep": "nixl"}
 _FOR_DBO = (*_DEEP_EP, "nixl_ep")
+# What vLLM on CPUs does not do, by key, and what to write instead.
+_ON_CPU = {
+    "executor": ("has no Ray executor", "Use executor mp."),
+    "pipeline_parallel_size": (
+        "dies of the first request when layers are cut into stages",
+        "Use tensor_parallel_size.",
+    ),
+    "data_parallel_size": ("cannot exchange tokens between ranks of a model with experts", "Use replicas."),
+    "expert_parallel": ("cannot exchange tokens between GPUs' experts", "Remove it."),
+    "engine_args.enable_eplb": ("does not balance experts", "Remove it."),
+}
 
 
 def check_shape(
@@ -17,20 +28,18 @@ def check_shape(
 ) -> bool:
     """Report everything that keeps the pool's engines from starting; True when they may be placed."""
     shape, where = pool.shape, pool.where
-    _check_sizes(shape, where, findings)
-    if not findings.broken(where):
-        _check_hosts(shape, where, int(hardware["slots"]), findings)
-    if not findings.broken(where):
-        _check_balancing(shape, card, where, findings)
-        _check_division(shape, card, where, findings)
-        _check_executor(shape, release, where, findings)
-        _check_experts(pool, card, findings)
-        if release["device"] == "cpu":
-            _check_cpu(pool, card, findings)
+    if not _check_sizes(shape, where, findings) or not _check_hosts(shape, where, int(hardware["slots"]), findings):
+        return False
+    _check_balancing(shape, card, where, findings)
+    _check_division(shape, card, where, findings)
+    _check_executor(shape, release, where, findings)
+    _check_experts(pool, card, findings)
+    if release["device"] == "cpu":
+        _check_cpu(pool, card, findings)
     return not findings.broken(where)
 
 
-def _check_sizes(shape: Shape, where: str, findings: Findings) -> None:
+def _check_sizes(shape: Shape, where: str, findings: Findings) -> bool:
     if shape.layout == "data_parallel" and shape.data == 1:
         fix = "Give data_parallel_size, or use layout replica."
         findings.error("one-rank", f"{where}.data_parallel_size", "one rank has nobody to share with.", fix)
@@ -44,16 +53,19 @@ def _check_sizes(shape: Shape, where: str, findings: Findings) -> None:
     elif shape.layout == "multi_node" and shape.ranks % shape.hosts:
         why = f"{shape.text} = {shape.ranks} ranks do not divide by {shape.hosts} hosts."
         findings.error("ranks-do-not-divide", f"{where}.hosts_per_replica", why, "Use a divisor.")
+    else:
+        return True
+    return False
 
 
-def _check_hosts(shape: Shape, where: str, slots: int, findings: Findings) -> None:
+def _check_hosts(shape: Shape, where: str, slots: int, findings: Findings) -> bool:
     spot, each = f"{where}.tensor_parallel_size", shape.ranks_per_host
     if each <= slots:
-        return
+        return True
     if shape.layout in ("replica", "single") and shape.pipeline == 1:
         why = f"an engine needs {each} slots; a host has {slots}."
         findings.error("tp-too-large", spot, why, f"At most {slots} with layout replica.")
-        return
+        return False
     why = f"{shape.text} = {shape.ranks} ranks; a host has {slots} slots."
     if shape.hosts > 1:
         why = f"{shape.text} = {shape.ranks} ranks / {shape.hosts} hosts = {each}; a host has {slots} slots."
@@ -62,6 +74,7 @@ def _check_hosts(shape: Shape, where: str, slots: int, findings: Findings) -> No
     else:
         fix = f"Use smaller sizes, or hosts_per_replica {-(-shape.ranks // slots)}."
     findings.error("ranks-over-slots", spot, why, fix)
+    return False
 
 
 def _check_balancing(shape: Shape, card: dict[str, Any], where: str, findings: Findings) -> None:
@@ -109,18 +122,6 @@ def _check_executor(shape: Shape, release: dict[str, Any], where: str, findings:
         why = f"TP {shape.tensor} over hosts of {shape.ranks_per_host} ranks: every layer's sum crosses the network."
         fix = f"Use tensor_parallel_size {shape.ranks_per_host} and a larger pipeline_parallel_size."
         findings.warning("tp-across-hosts", f"{where}.tensor_parallel_size", why, fix)
-
-
-_ON_CPU = {
-    "executor": ("has no Ray executor", "Use executor mp."),
-    "pipeline_parallel_size": (
-        "dies of the first request when layers are cut into stages",
-        "Use tensor_parallel_size.",
-    ),
-    "data_parallel_size": ("cannot exchange tokens between ranks of a model with experts", "Use replicas."),
-    "expert_parallel": ("cannot exchange tokens between GPUs' experts", "Remove it."),
-    "engine_args.enable_eplb": ("does not balance experts", "Remove it."),
-}
 
 
 def _check_cpu(pool: Pool, card: dict[str, Any], findings: Findings) -> None:

@@ -18,9 +18,12 @@ def build_groups(item: Resolved, instances: list[dict[str, Any]], ray: list[dict
     """The deployment's groups of several units or hosts; units in the order they start."""
     found = []
     clusters = {cluster["name"]: cluster for cluster in ray}
+    members: dict[str, list[dict[str, Any]]] = {}
+    for instance in instances:
+        members.setdefault(instance["group"], []).append(_member(instance))
     for pool in item.pools:
         for group in pool.groups:
-            units = [_member(instance) for instance in instances if instance["group"] == group.name]
+            units = members[group.name]
             cluster = clusters.get(group.name)
             below = _ray_members(cluster) if cluster else []
             if len(units) + len(below) > 1:

@@ -61,22 +61,19 @@ def pools_of(spec: dict[str, Any], where: str) -> list[tuple[str, str, dict[str,
 
 
 def shape_of(keys: dict[str, Any], part: str) -> Shape:
-    """The shape that a deployment's or a pool's keys describe."""
-    sizes = (keys["tensor_parallel_size"], keys["data_parallel_size"], keys["hosts_per_replica"])
-    tensor, data, hosts = sizes
+    """The shape that a deployment's or a pool's keys describe; keys of other layouts count as not given."""
+    tensor, data, hosts = keys["tensor_parallel_size"], keys["data_parallel_size"], keys["hosts_per_replica"]
     if part:
         layout = "data_parallel" if data > 1 or hosts > 1 else "replica"
-        return Shape(layout, tensor, 1, data, hosts, "internal", keys["expert_parallel"])
-    return Shape(
-        keys["layout"],
-        tensor,
-        keys["pipeline_parallel_size"],
-        data,
-        hosts,
-        keys["data_parallel_lb"],
-        keys["expert_parallel"],
-        keys["executor"],
-    )
+        return Shape(layout, tensor, data=data, hosts=hosts, expert_parallel=keys["expert_parallel"])
+    layout = keys["layout"]
+    if layout == "data_parallel":
+        given = {"data": data, "hosts": hosts, "balancing": keys["data_parallel_lb"]}
+    else:
+        given = {"pipeline": keys["pipeline_parallel_size"]}
+    if layout == "multi_node":
+        given.update(hosts=hosts, executor=keys["executor"])
+    return Shape(layout, tensor, expert_parallel=keys["expert_parallel"], **given)
 
 
 def connector(part: str) -> dict[str, str]:

@@ -71,11 +71,34 @@ def recorded(request: GoldenRequest) -> dict[str, Any] | None:
     return there if {key: there.get(key) for key in wanted} == wanted else None
 
 
+# Options that join an engine to others, and how many words follow.
+_OF_A_GROUP = {
+    "--data-parallel-size": 1,
+    "--data-parallel-size-local": 1,
+    "--data-parallel-address": 1,
+    "--data-parallel-rpc-port": 1,
+    "--data-parallel-rank": 1,
+    "--data-parallel-start-rank": 1,
+    "--data-parallel-hybrid-lb": 0,
+    "--nnodes": 1,
+    "--node-rank": 1,
+    "--master-addr": 1,
+    "--master-port": 1,
+}
+
+
 def on_loopback(argv: Sequence[str], env: dict[str, str]) -> tuple[list[str], dict[str, str]]:
-    """The unit's command and environment with every address replaced by loopback: a sandbox has no other."""
+    """The unit's command and environment for a sandbox: every address is loopback, and the group's others are left out.
+
+    A copy of the model answers alone as it does beside its copies, and ranks of other hosts run on this one.
+    """
     words = list(argv)
     if "--host" in words:
         words[words.index("--host") + 1] = "127.0.0.1"
+    for option, values in _OF_A_GROUP.items():
+        if option in words:
+            at = words.index(option)
+            del words[at : at + 1 + values]
     address = {"VLLM_HOST_IP": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
     return words, {**env, **{key: value for key, value in address.items() if key in env}}
 

@@ -11,7 +11,7 @@ from rackserve.nccl.environment import TOPOLOGY_FILE, Detected, as_environment, 
 from rackserve.nccl.environment import reasons as why_of
 from rackserve.nccl.names import NCCL, NVSHMEM
 from rackserve.nccl.variables import DEAD, DIAGNOSIS, HARMFUL, RANGES, RENAMED, TUNING, WORDS, judge
-from rackserve.plan.arguments import engine_environment
+from rackserve.plan.arguments import Place, engine_environment
 
 from .host import FIXTURES, REPO
 
@@ -33,12 +33,12 @@ def test_one_host_needs_next_to_nothing() -> None:
 @pytest.mark.parametrize("use", ["observe", "measure", "inject"])
 def test_the_plan_tells_engines_what_the_profile_says(use: str) -> None:
     instance = {"address": "10.0.0.1", "gpu_ids": [0, 1]}
-    given = {"omp_threads": 1, "interface": "bond0", "ready_timeout_s": 60, "topology_use": use}
-    gpu = engine_environment(instance, {}, "cuda", **given)
+    place, given = Place(1, "bond0", topology_use=use), {"omp_threads": 1, "ready_timeout_s": 60}
+    gpu = engine_environment(instance, {}, "cuda", place, **given)
     assert (gpu["NCCL_SOCKET_IFNAME"], gpu["NCCL_DEBUG"]) == ("lo", "WARN")
     assert gpu.get("NCCL_TOPO_FILE") == (None if use == "observe" else TOPOLOGY_FILE)
-    assert not [name for name in engine_environment(instance, {}, "cpu", **given) if name.startswith("NCCL_")]
-    connected = engine_environment(instance, {"kv_transfer_config": {"kv_connector": "x"}}, "cuda", **given)
+    assert not [name for name in engine_environment(instance, {}, "cpu", place, **given) if name.startswith("NCCL_")]
+    connected = engine_environment(instance, {"kv_transfer_config": {"kv_connector": "x"}}, "cuda", place, **given)
     assert connected["NCCL_SOCKET_IFNAME"] == "bond0"
 
 

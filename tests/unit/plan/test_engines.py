@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import time
 from typing import Any
 
 import pytest
@@ -345,6 +346,24 @@ def test_slice_does_not_grow_with_the_cluster(library: Library) -> None:
         return len(json.dumps({key: value for key, value in part.items() if key != "hosts"}))
 
     assert size(16) == size(2)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"replicas": 512},
+        {"layout": "data_parallel", "data_parallel_size": 512, "hosts_per_replica": 64, "replicas": 1},
+        {"layout": "data_parallel", "data_parallel_size": 16, "hosts_per_replica": 2, "replicas": 32},
+        {"layout": "multi_node", "pipeline_parallel_size": 16, "hosts_per_replica": 2, "replicas": 32},
+    ],
+)
+def test_64_hosts_of_8_gpus_are_planned_within_a_second(shape: dict[str, Any], library: Library) -> None:
+    cluster, groups, addresses = big(64, 1)
+    cluster["deployments"][0].update(shape)
+    started_s = time.process_time()
+    plan = compile_plan(cluster, groups, addresses, library)
+    assert time.process_time() - started_s < 1
+    assert plan_errors(plan) == []
 
 
 def test_single_layout_puts_all_on_one_host(compiled: Compile) -> None:

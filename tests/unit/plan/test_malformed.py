@@ -10,7 +10,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rackserve.plan import Library, compile_plan, plan_errors, plan_tables
 
-from .conftest import load_site
+from .conftest import Site, load_site, put
+from .layouts_support import H20, POOLS, STAGES_OF_TWO_HOSTS, keys
+
+
+def changed(patch: dict[str, Any]) -> Site:
+    """The H20 sample in another layout."""
+    cluster, groups, addresses = copy.deepcopy(load_site(H20))
+    for path, value in patch.items():
+        put(cluster, path, value)
+    return cluster, groups, addresses
+
 
 JSON = st.recursive(
     st.none()
@@ -21,7 +31,11 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=12,
 )
-SITES = [load_site(name) for name in ("lab", "h20-4x8-deepseek-v3")]
+SITES = [
+    *(load_site(name) for name in ("lab", "h20-4x8-deepseek-v3")),
+    changed(POOLS),
+    changed(STAGES_OF_TWO_HOSTS | keys(executor="ray")),
+]
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 

@@ -146,6 +146,15 @@ def test_addresses_become_loopback_and_nothing_else_changes() -> None:
     assert on_loopback(["serve"], {}) == (["serve"], {})
 
 
+def test_an_engine_of_a_group_is_recorded_without_its_others() -> None:
+    copies = ["--data-parallel-size", "2", "--data-parallel-size-local", "1", "--data-parallel-address", "10.0.0.1"]
+    hybrid = ["--data-parallel-rpc-port", "29550", "--data-parallel-hybrid-lb", "--data-parallel-start-rank", "0"]
+    ranks = ["--nnodes", "2", "--node-rank", "0", "--master-addr", "10.0.0.1", "--master-port", "29501"]
+    for others in (copies, copies + hybrid, ["--data-parallel-rank", "0"], ranks):
+        argv, _env = on_loopback(["serve", "--tensor-parallel-size", "2", *others, "--seed", "0"], {})
+        assert argv == ["serve", "--tensor-parallel-size", "2", "--seed", "0"]
+
+
 SERVER = textwrap.dedent(
     """
     import http.server, json, sys, time
