@@ -51,7 +51,7 @@ def expectations(part: Mapping[str, Any], hardware: Mapping[str, Any] | None) ->
     if users:
         found["limits"] = {"memlock": "unlimited", "nofile": NOFILE}
         found["governor"] = "performance"
-    if engines:
+    if any(engine["port"] for engine in engines):
         found["units"].append("rackserve-engine-watch.service")
     if part.get("groups"):
         found["units"].append("rackserve-group.service")

@@ -14,7 +14,7 @@ _TICKS_S = float(os.sysconf("SC_CLK_TCK"))
 
 
 class Process(NamedTuple):
-    """A process of a unit, as /proc shows it; `started` in clock ticks since boot."""
+    """A process of a unit, as /proc shows it; `started` in clock ticks since boot, `session` the pid of its leader."""
 
     pid: int
     name: str
@@ -22,6 +22,7 @@ class Process(NamedTuple):
     parent: int
     cpu_s: float
     started: int
+    session: int
 
 
 def unit_of(cgroup: str) -> str:
@@ -45,7 +46,7 @@ def read_process(proc: Path, pid: int, unit: str, uid: int) -> Process | None:
     words = text.rpartition(")")[2].split()
     name = text.partition("(")[2].rpartition(")")[0]
     cpu_s = (int(words[11]) + int(words[12])) / _TICKS_S
-    return Process(pid, name, words[0], int(words[1]), cpu_s, int(words[19]))
+    return Process(pid, name, words[0], int(words[1]), cpu_s, int(words[19]), int(words[3]))
 
 
 def processes_of(proc: Path, unit: str, uid: int) -> list[Process]:
@@ -53,6 +54,11 @@ def processes_of(proc: Path, unit: str, uid: int) -> list[Process]:
     pids = [int(entry.name) for entry in proc.iterdir() if entry.name.isdigit()]
     found = [process for process in (read_process(proc, pid, unit, uid) for pid in pids) if process is not None]
     return sorted(found, key=lambda process: (process.parent != 1, process.started, process.pid))
+
+
+def main_of(processes: Iterable[Process]) -> Process | None:
+    """The main process of a unit: systemd gave it a session of its own, so what it left behind is not taken for it."""
+    return next((one for one in processes if one.parent == 1 and one.session == one.pid), None)
 
 
 def end(processes: Iterable[Process], unit: str, uid: int, proc: Path = Path("/proc")) -> list[int]:

@@ -21,7 +21,7 @@ from .processes import Process, describe, end, processes_of, wait_for_loss
 
 _HOUR_S = 3600.0
 # How vLLM names the processes without which an engine cannot answer; the kernel keeps 15 characters.
-_VITAL = ("VLLM::EngineCor", "VLLM::Worker")
+VITAL = ("VLLM::EngineCor", "VLLM::Worker")
 _WARNING, _ERROR = "<4>", "<3>"
 
 
@@ -107,7 +107,7 @@ class Watch:
     def run(self) -> None:
         """Look for ever. A thread that ends on an error is noticed by its silence."""
         while True:
-            vital = [one for one in self.processes[1:] if one.name.startswith(_VITAL)]
+            vital = [one for one in self.processes[1:] if one.name.startswith(VITAL)]
             lost = wait_for_loss(vital, self.patience.interval_s)
             if lost is not None:
                 self.lose(lost, active_state)

@@ -80,6 +80,27 @@ def test_a_slice_becomes_questions():
     assert host_inputs({}, 100) == {"ports": [], "units": [], "disk": [], "written": [], "models": []}
 
 
+def test_ports_between_hosts_are_asked_about_where_they_are_opened():
+    ray = {"unit": "ray-m-0.service", "part": "worker", "ports": {
+        "port": 6379, "node_manager_port": 6380, "object_manager_port": 6381, "runtime_env_agent_port": 6382,
+        "metrics_export_port": 6383,
+    }}  # fmt: skip
+    units = [{"unit": "vllm-m-0.service", "host": "n1", "part": "head"}, {"unit": "vllm-m-0-n1.service", "host": "n2"}]
+    piece = {
+        "host": "n1",
+        "instances": [{"port": 8000, "unit": "vllm-m-0.service"}, {"port": None, "unit": "vllm-x-0-n1.service"}],
+        "groups": [{"agent_port": 8700, "master_port": 29550, "units": units}],
+    }
+    group = {"port": 8700, "unit": "rackserve-group.service"}
+    http, meeting = ({"port": port, "unit": "vllm-m-0.service"} for port in (8000, 29550))
+    assert host_inputs(piece, 1)["ports"] == [http, group, meeting]
+    assert host_inputs({**piece, "host": "n2", "instances": []}, 1)["ports"] == [group]
+    worker = host_inputs({"host": "n2", "ray": ray}, 1)
+    assert [entry["port"] for entry in worker["ports"]] == [6380, 6381, 6382, 6383]
+    assert worker["units"] == ["ray-m-0.service"]
+    assert host_inputs({"host": "n1", "ray": {**ray, "part": "head"}}, 1)["ports"][-1]["port"] == 6379
+
+
 def test_a_toolkit_needs_space_until_it_is_there():
     piece = {"cuda": {"parts": {"cuda": {"version": "13.0.2"}}}, "simulated_hardware": False}
     need = {"path": "/usr/local/cuda-13.0", "needed_mib": 12288, "unless": "/usr/local/cuda-13.0/bin/nvcc"}

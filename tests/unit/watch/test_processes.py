@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from rackserve.watch.processes import describe, end, processes_of, read_process, unit_of, wait_for_loss
+from rackserve.watch.processes import describe, end, main_of, processes_of, read_process, unit_of, wait_for_loss
 
 UNIT = "vllm-m-0.service"
 V1 = "12:pids:/lab/x\n1:name=systemd:/system.slice/{unit}\n0::/elsewhere\n"
@@ -18,11 +18,12 @@ V2 = "0::/system.slice/{unit}/child\n"
 
 def add(proc: Path, pid: int, unit: str = UNIT, **given: object) -> None:
     """A process as /proc shows it."""
-    shown = {"name": "python3", "state": "S", "parent": 1, "started": pid, "cgroup": V2, **given}
+    shown = {"name": "python3", "state": "S", "parent": 1, "started": pid, "session": pid, "cgroup": V2, **given}
     folder = proc / str(pid)
     folder.mkdir(exist_ok=True)
     (folder / "cgroup").write_text(str(shown["cgroup"]).format(unit=unit))
-    words = f"{shown['state']} {shown['parent']} 0 0 0 0 0 0 0 0 0 150 50 0 0 20 0 1 0 {shown['started']} 0"
+    family = f"{shown['parent']} 0 {shown['session']}"
+    words = f"{shown['state']} {family} 0 0 0 0 0 0 0 150 50 0 0 20 0 1 0 {shown['started']} 0"
     (folder / "stat").write_text(f"{pid} ({shown['name']}) {words}\n")
 
 
@@ -41,6 +42,15 @@ def test_processes_of_a_unit_with_the_main_one_first(tmp_path: Path, cgroup: str
     assert found[0].cpu_s == 200 / os.sysconf("SC_CLK_TCK")
     assert describe(found[2:]) == "VLLM::Worker) x 30 (T, 2 s of CPU)"
     assert processes_of(tmp_path, UNIT, os.getuid() + 1) == []
+
+
+def test_what_a_main_process_left_behind_is_not_the_main_process(tmp_path: Path) -> None:
+    add(tmp_path, 40)
+    add(tmp_path, 50, parent=40, session=40)
+    found = processes_of(tmp_path, UNIT, os.getuid())
+    assert main_of(found) == found[0]
+    add(tmp_path, 50, parent=1, session=40)
+    assert main_of(processes_of(tmp_path, UNIT, os.getuid())[1:]) is None
 
 
 def test_nobody_names_a_process_into_a_unit() -> None:

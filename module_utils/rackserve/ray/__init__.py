@@ -1,0 +1,1 @@
+"""Ray clusters: what they say of themselves."""
