@@ -106,5 +106,6 @@ lock: venv ## Resolve the lock files again
 	    --output-file requirements/$$set.txt requirements/$$set.in; \
 	done
 	$(RUN)/python requirements/lock_engine.py requirements/engine-cpu
+	$(RUN)/python requirements/lock_engine.py requirements/router
 
 .PHONY: help venv tools lab-up lab-down demo bundle plan lint unit molecule test-bundle test-faults test-hosts test-kills test bench lock

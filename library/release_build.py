@@ -21,6 +21,10 @@ options:
   chroot: {description: Root filesystem of the hosts; null builds for the builder's own., type: path}
   python: {description: Python version in that root., type: str, default: "3.11"}
   extra_files: {description: Content by path in the release., type: dict, default: {}}
+  imports:
+    description: Modules that must import in the finished tree. Default is what an engine needs.
+    type: list
+    elements: str
   find_links: {description: Local folders with wheels. Default is pip's own setting., type: list, elements: path}
   pip_command: {description: Command that runs pip. Default is the running interpreter's., type: list, elements: str}
   uv_command: {description: Command that runs uv., type: list, elements: str, default: [uv]}
@@ -98,6 +102,7 @@ ARGUMENTS = {
     "chroot": {"type": "path"},
     "python": {"type": "str", "default": "3.11"},
     "extra_files": {"type": "dict", "default": {}},
+    "imports": {"type": "list", "elements": "str"},
     "find_links": {"type": "list", "elements": "path"},
     "pip_command": {"type": "list", "elements": "str"},
     "uv_command": {"type": "list", "elements": "str", "default": ["uv"]},

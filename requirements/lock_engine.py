@@ -15,10 +15,9 @@ from pathlib import Path
 
 HEADER = """\
 # Made by: python3 requirements/lock_engine.py requirements/{name}   (part of `make lock`)
-# Left out, because the target never loads them or they break it:
-#   {excluded}
 {note}
 """
+LEFT_OUT = "# Left out, because the target never loads them or they break it:\n#   {names}\n"
 NOTE = {
     "engine-cpu": """\
 # torch: the last hash is the CPU build (+cpu) a find-links directory may offer, the others are PyPI's files; either one
@@ -56,7 +55,8 @@ def main() -> int:
     for name, hashes in compile_once(source, excluded, os.environ.get("PIP_FIND_LINKS", "").split()).items():
         known = locked.setdefault(name, [])
         known += [digest for digest in hashes if digest not in known]
-    lines = [HEADER.format(name=base.name, excluded=", ".join(excluded), note=NOTE.get(base.name, ""))]
+    note = LEFT_OUT.format(names=", ".join(excluded)) if excluded else ""
+    lines = [HEADER.format(name=base.name, note=note + NOTE.get(base.name, ""))]
     for requirement in sorted(locked):
         lines.append(" \\\n    ".join([requirement, *(f"--hash={digest}" for digest in locked[requirement])]) + "\n")
     base.with_name(base.name + ".txt").write_text("".join(lines))

@@ -67,8 +67,8 @@ class RenderedLab:
             for model in host["models"]:
                 (self.cache / "models" / model["name"]).mkdir(parents=True, exist_ok=True)
                 (self.cache / "models" / model["name"] / "manifest.json").write_text("{}\n")
-            if host["release"]:
-                name = host["release"]["id"]
+            installed = (host["release"], (host["gateway"] or {}).get("router_release"))
+            for name in (release["id"] for release in installed if release):
                 (self.cache / "releases" / name).mkdir(parents=True, exist_ok=True)
                 record = json.dumps({"release": name, "manifest_sha256": "0" * 64})
                 (self.cache / "releases" / name / f"{name}.json").write_text(record)

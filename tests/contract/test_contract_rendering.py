@@ -224,3 +224,27 @@ def test_every_template_was_rendered(lab: RenderedLab) -> None:
             if role.name in DOCUMENT_ROLES and template.resolve() not in reached:
                 left.append(here(template))
     assert left == []
+
+
+ROUTED = (
+    "{{ cluster | combine({'deployments': [cluster.deployments[0] | combine({'router': 'vllm-router'})]})"
+    " | cluster_plan(groups, hostvars, root=playbook_dir ~ '/..') }}"
+)
+
+
+def test_a_router_is_a_unit_of_the_gateway_with_a_release_of_its_own(lab: RenderedLab) -> None:
+    plan = json.loads(json.dumps(lab.evaluate(ROUTED, "gw")))
+    slice_ = plan["slices"]["gw"]
+    assert "router" in slice_["roles"] and slice_["release"] is None
+    folder = lab.cache / "releases/router-0.1.17"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "router-0.1.17.json").write_text(json.dumps({"manifest_sha256": "0" * 64}))
+    items = {item["id"]: item for item in lab.document("router", "gw", rackserve=slice_)["items"]}
+    marker, unit = items["release-marker"], items["unit-tiny-deepseek"]
+    assert marker["path"] == "/opt/rackserve/releases/router-0.1.17/RELEASE.json"
+    assert unit["gated_by"] == "rackserve-router-tiny-deepseek.service"
+    assert "ExecStart=/opt/rackserve/releases/router-0.1.17/bin/python3 -I" in unit["content"]
+    assert "  --worker-urls http://10.77.0.11:8000 http://10.77.0.12:8000 " in unit["content"]
+    config = {item["id"]: item for item in lab.document("load_balancer", "gw", rackserve=slice_)["items"]}["config"]
+    assert "backend be_tiny-deepseek-engines\n" in config["content"]
+    assert lab.document("router", "gw")["items"] == []

@@ -12,18 +12,24 @@ SLOT_KINDS = ("plain", "stream")
 CHAT_KINDS = ("chat", "chat_stream")
 
 
+def backends_of(deployment: dict[str, Any]) -> list[dict[str, Any]]:
+    """The deployment's own backend, and the one of its engines where a router stands before them."""
+    return [deployment, deployment["engines"]] if deployment.get("engines") else [deployment]
+
+
 def gateway_slots(gateway: dict[str, Any]) -> list[dict[str, Any]]:
     """Every planned slot as `gateway_servers` takes it: {backend, probe_backend, slot, address, port}."""
     return [
         {
-            "backend": deployment["backend"],
-            "probe_backend": deployment["probe_backend"],
+            "backend": part["backend"],
+            "probe_backend": part["probe_backend"],
             "slot": slot["slot"],
             "address": slot["address"],
             "port": slot["port"],
         }
         for deployment in gateway["deployments"]
-        for slot in deployment["slots"]
+        for part in backends_of(deployment)
+        for slot in part["slots"]
     ]
 
 
@@ -44,8 +50,9 @@ def acceptance_targets(
     for deployment in gateway["deployments"]:
         common = {"model": deployment["served_model_name"], "golden": golden.get(deployment["name"]) or {}}
         targets += [
-            {"server": f"{deployment['backend']}/{slot['slot']}", "kinds": list(kinds), **common}
-            for slot in deployment["slots"]
+            {"server": f"{part['backend']}/{slot['slot']}", "kinds": list(kinds), **common}
+            for part in backends_of(deployment)
+            for slot in part["slots"]
             if slot["address"] not in (None, "", NO_ADDRESS)
         ]
         if chat and depth == "full":
@@ -68,8 +75,9 @@ def engine_targets(instances: list[dict[str, Any]], golden: dict[str, Any]) -> l
 def instance_names(gateway: dict[str, Any]) -> dict[str, str]:
     """{"backend/slot": "host instance"} of the filled slots."""
     return {
-        f"{deployment['backend']}/{slot['slot']}": f"{slot['host']} {slot['instance']}"
+        f"{part['backend']}/{slot['slot']}": f"{slot['host']} {slot['instance']}"
         for deployment in gateway["deployments"]
-        for slot in deployment["slots"]
+        for part in backends_of(deployment)
+        for slot in part["slots"]
         if slot["instance"]
     }

@@ -25,7 +25,7 @@ from .merge import apply_overrides
 from .placement import place
 from .ports import check_ports
 from .resolve import resolve_all
-from .router import aliases, check_routers
+from .router import aliases, check_router_release, check_routers, router_release
 from .schema import validate
 from .sets.check import check_modules, check_set
 from .sets.proof import proof
@@ -80,7 +80,9 @@ def compile_plan(
         if release["options"]:
             options = library.take("options", release["options"], OPTIONS, "cluster.release", findings)
         path = f"{described['paths']['releases']}/{described['release']}"
-        release = {"id": described["release"], "path": path, **{part: release[part] for part in _RELEASE_PARTS}}
+        router = router_release(release, described["paths"]["releases"])
+        parts = {part: release[part] for part in _RELEASE_PARTS}
+        release = {"id": described["release"], "path": path, **parts, "router": router}
     if hardware:
         hardware = planned_hardware(described["hardware"], hardware, described["simulated_hardware"])
     inventory = read_inventory(groups, addresses, findings)
@@ -131,6 +133,8 @@ def _plan(context: Context, deployments: list[Resolved], changes: list[dict[str,
         "capacity": {},
     }
     check_routers(deployments, bool(described["gateway"]), findings)
+    if context.release:
+        check_router_release(deployments, context.release, findings)
     if context.release and context.hardware:
         place(deployments, context.hardware, context.release, inventory, findings)
         _add_engines(plan, deployments, _site(context, context.release, context.hardware, deployments), findings)
@@ -138,6 +142,7 @@ def _plan(context: Context, deployments: list[Resolved], changes: list[dict[str,
     if host:
         at = (host, inventory.addresses[host])
         plan["gateway"] = build_gateway(described["gateway"], at, deployments, plan["instances"], findings)
+        plan["gateway"]["router_release"] = context.release["router"] if context.release else None
         if host in inventory.members("gpu"):
             why = f"{host} runs the gateway and engines: one machine down takes both, and they share its CPUs."
             findings.warning("gateway-on-gpu-host", "cluster.gateway.hosts", why, "Give the gateway its own host.")

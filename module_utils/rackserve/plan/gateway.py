@@ -72,11 +72,20 @@ def _backend(item: Resolved, at: tuple[str, str], spares: int, instances: list[d
     spare = {"instance": None, "host": None, "address": _UNUSED_ADDRESS, "port": item.spec["port_base"]}
     slots = servers + [dict(spare) for _ in range(spares)]
     inflight = _inflight(item.pools[-1])
+    engines = None
     if router:
+        # Around the router: while it is rolled or down, and for proofs of single engines. Pools have no such way.
+        engines = {
+            "backend": f"be_{item.name}-engines",
+            "probe_backend": f"probe_{item.name}-engines",
+            "max_inflight_per_server": inflight,
+            "slots": [{"slot": f"e{index}", **server} for index, server in enumerate(servers)],
+        }
+        engines = engines if "workers" in router else None
         slots = [
             {"instance": f"router-{item.name}", "host": at[0], **{key: router[key] for key in ("address", "port")}}
         ]
-        inflight *= len(router.get("workers") or router["decode"])
+        inflight *= max(1, len(router["workers"] if "workers" in router else router["decode"]))
     return {
         "name": item.name,
         "served_model_name": item.spec["served_model_name"],
@@ -86,6 +95,7 @@ def _backend(item: Resolved, at: tuple[str, str], spares: int, instances: list[d
         "slots": [{"slot": f"r{index}", **slot} for index, slot in enumerate(slots)],
         "check": dict(item.profile["check"]),
         "router": router,
+        "engines": engines,
         "fallback": [f"be_{name}" for name in item.spec["fallback"]],
     }
 

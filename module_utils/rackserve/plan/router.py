@@ -27,6 +27,23 @@ def check_routers(deployments: list[Resolved], gateway: bool, findings: Findings
         _check_fallback(item, by_name, findings)
 
 
+def router_release(release: dict[str, Any], folder: str) -> dict[str, str] | None:
+    """{id, path, lock} of the small release that gateways get their router from; None when the set has none."""
+    if not release["router"]:
+        return None
+    name = f"router-{release['router']['version']}"
+    return {"id": name, "path": f"{folder}/{name}", "lock": release["router"]["lock"]}
+
+
+def check_router_release(deployments: list[Resolved], release: dict[str, Any], findings: Findings) -> None:
+    """Report deployments whose router the release does not bring."""
+    for item in deployments:
+        if item.spec["router"] == _KIND and not release["router"]:
+            why = f"release {release['id']} brings no {_KIND}."
+            fix = "Give files/releases/<release>.yml a router, or use router: haproxy."
+            findings.error("release-without-router", f"{item.where}.router", why, fix)
+
+
 def _check_fallback(item: Resolved, by_name: dict[str, Resolved], findings: Findings) -> None:
     for index, name in enumerate(item.spec["fallback"]):
         spot = f"{item.where}.fallback[{index}]"

@@ -118,6 +118,7 @@ def request_of(given: Mapping[str, Any]) -> BuildRequest:
         extra_files=given["extra_files"],
         pip_command=given["pip_command"],
         uv_command=given["uv_command"],
+        imports=given.get("imports") or IMPORTS,
     )
 
 

@@ -11,7 +11,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -50,14 +50,26 @@ class Engine(ThreadingHTTPServer):
         self.thaw = threading.Event()
         self.thaw.set()
         self.seen: list[dict[str, Any]] = []
+        self.connections: set[socket.socket] = set()
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Clients that go away are part of the tests."""
 
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self.connections.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self.connections.discard(request)
+        super().shutdown_request(request)
+
     def close(self) -> None:
         self.thaw.set()
         self.shutdown()
+        for connection in list(self.connections):
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
         self.server_close()
 
 
@@ -113,16 +125,16 @@ class EngineHandler(BaseHTTPRequestHandler):
         self.wfile.write(b"0\r\n\r\n")
 
 
-def render(template: str, **overrides: Any) -> str:
-    """A template of the role with the role's own defaults, rendered the way Ansible does (trim_blocks)."""
-    defaults = yaml.safe_load((ROLE / "defaults/main.yml").read_text())
+def render(template: str, role: Path = ROLE, **overrides: Any) -> str:
+    """A template of a role with the role's own defaults, rendered the way Ansible does (trim_blocks)."""
+    defaults = yaml.safe_load((role / "defaults/main.yml").read_text())
     plain = {name: value for name, value in defaults.items() if "{{" not in str(value)}
     environment = jinja2.Environment(trim_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined)  # noqa: S701  (no HTML)
     environment.filters["to_json"] = json.dumps
     environment.filters["hash"] = lambda text, _kind: sha256(text.encode()).hexdigest()
     environment.filters["dirname"] = os.path.dirname
     environment.filters["regex_replace"] = lambda text, pattern, by: re.sub(pattern, by, text)
-    return environment.from_string((ROLE / "templates" / template).read_text()).render(**{**plain, **overrides})
+    return environment.from_string((role / "templates" / template).read_text()).render(**{**plain, **overrides})
 
 
 class Gateway:

@@ -27,6 +27,7 @@ def ask(
     """One request over its own connection: status, headers in lower case, JSON."""
     connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=10)
     sent = {"Authorization": f"Bearer {key}"} if key else {}
+    sent.update({} if body is None else {"Content-Type": "application/json"})
     sent.update({name.replace("_", "-"): value for name, value in headers.items()})
     raw = None if body is None else json.dumps(body)
     connection.request(method or ("POST" if body is not None else "GET"), path, raw, sent)

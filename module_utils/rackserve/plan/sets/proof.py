@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-_NOT_INSTALLED = ("doc", "built", "proven_on", "sources", "cites")
+_NOT_INSTALLED = ("doc", "built", "proven_on", "sources", "cites", "router")  # a router is on no host with GPUs
 _ID_DIGITS = 12
 
 

@@ -139,6 +139,17 @@ RELEASE = Field(
         "artefacts": Field("list", "Files with known hashes, for a bundle and for checks.", item=_ARTEFACT),
         "options": _text("Engine options it knows: `files/options/<options>.yml`; null: names are not checked."),
         "lock": _text("Lock file of the engine, relative to the repository."),
+        "router": Field(
+            "object",
+            "The router of gateways; null: none can be had with this set.",
+            nullable=True,
+            keys={
+                "version": Field(
+                    "text", "vllm-router.", required=True, pattern=_THREE, pattern_means="one like 0.1.17"
+                ),
+                "lock": Field("text", "Its lock file, relative to the repository.", required=True),
+            },
+        ),
         "engine_command": Field(
             "list",
             "Interpreter and module, relative to the release.",
