@@ -35,7 +35,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     *[("clocks-throttled", {"gpu": 1, "reason": reason}) for reason in ("hw-slowdown", "sw-power-cap")],
     *[("kernel-log", {"message": message}) for message in ("aer", "mce", "hung-task", "mlx5-power", "sxid")],
 ]
-SEEN_S, BOOT_S, ENGINE_S = 10, 90, 400
+SEEN_S, BOOT_S, ENGINE_S = 30, 90, 400
 
 
 @pytest.fixture

@@ -45,9 +45,10 @@ def build_slices(
             "rdma_fabric": fabric,
             "nccl": nccl,
         }
-        roles = ["host_baseline", *(role for role, wanted in for_gpus.items() if wanted), "host_health", "firewall"]
+        roles = ["host_baseline", *(role for role, wanted in for_gpus.items() if wanted), "firewall"]
         roles += ["serving_runtime", "model_store", *(["ray"] if cluster else []), "vllm"] if serves else []
         roles += _gateway_roles(gateway) if is_gateway else []
+        roles += ["host_health"]  # what to expect of a host follows what came to run there
         slices[host] = {
             "plan_hash": plan["hash"],
             "cluster": plan["cluster"],
