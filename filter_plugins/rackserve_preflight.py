@@ -13,6 +13,7 @@ from ansible.errors import AnsibleFilterError
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "module_utils"))
 
 from rackserve.preflight.findings import error_lines, warning_lines
+from rackserve.preflight.host import settled
 from rackserve.preflight.inputs import host_inputs
 from rackserve.preflight.variables import check_secret_sources, check_secrets, check_variables
 
@@ -85,6 +86,11 @@ def preflight_inputs(piece: Any, release_mib: int = 8192) -> dict[str, Any]:
     return host_inputs(_plain(dict(piece or {})), int(release_mib))
 
 
+def settled_findings(report: Any, received_s: float, tolerance_s: float) -> list[dict[str, Any]]:
+    """Return the findings of host_preflight's `report` that its time on the way does not explain."""
+    return settled(_plain(dict(report)), float(received_s), float(tolerance_s))
+
+
 def finding_errors(findings: Any) -> list[str]:
     """Return the error findings as one line each."""
     return error_lines(_plain(list(findings)))
@@ -104,6 +110,7 @@ class FilterModule:
             "variable_names": variable_names,
             "preflight_variables": preflight_variables,
             "preflight_inputs": preflight_inputs,
+            "settled_findings": settled_findings,
             "finding_errors": finding_errors,
             "finding_warnings": finding_warnings,
         }

@@ -152,6 +152,11 @@ findings:
     - {severity: error, code: port-taken, where: port 8000,
        why: "process 812 (nginx) listens on it, vllm-x.service needs it",
        fix: "stop that process, or choose another port in the description"}
+clock:
+  description: The host's clock in seconds since the epoch, and how far it seems ahead of O(controller_epoch_s).
+  type: dict
+  returned: always, empty without O(controller_epoch_s)
+  sample: {epoch_s: 1795693645.9, offset_s: 0.4}
 drift_roles:
   description: Roles whose state was lost without a file having changed, such as V(firewall) after a flush.
   type: list

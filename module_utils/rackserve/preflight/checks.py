@@ -31,7 +31,7 @@ def firewall_lost(root: Path, run: Run) -> bool:
 
 
 def check_host(root: Path, run: Run, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Run every check whose input is given; return {findings, drift_roles}.
+    """Run every check whose input is given; return {findings, drift_roles, clock {epoch_s, offset_s}}.
 
     given: supported_os {id: [versions]}, distributions [name], disk [{path, needed_mib, unless}], written [path],
     memory_floor_mib, swap, controller_epoch_s, clock_tolerance_s, interface, address, ports [{port, unit}],
@@ -39,6 +39,7 @@ def check_host(root: Path, run: Run, given: Mapping[str, Any]) -> dict[str, Any]
     release {id, path, current}, units [name], knobs {key: value}, limits [], take_over [], governor, isolation.
     """
     findings: list[Finding] = []
+    clock: dict[str, float] = {}
     findings += host.check_platform(root, given["supported_os"], os.geteuid())
     if not any(found["code"] == "os-unsupported" for found in findings):
         findings += host.check_distribution(root, given.get("distributions") or [])
@@ -46,7 +47,9 @@ def check_host(root: Path, run: Run, given: Mapping[str, Any]) -> dict[str, Any]
     findings += storage.check_writable(root, given.get("written") or [])
     findings += host.check_memory(root, int(given.get("memory_floor_mib") or 0), str(given.get("swap") or "report"))
     if given.get("controller_epoch_s"):
-        findings += host.check_clock(time.time(), float(given["controller_epoch_s"]), float(given["clock_tolerance_s"]))
+        controller_s = float(given["controller_epoch_s"])
+        clock = {"epoch_s": time.time(), "offset_s": time.time() - controller_s}
+        findings += host.check_clock(clock["epoch_s"], controller_s, float(given["clock_tolerance_s"]))
     if given.get("interface") and given.get("address"):
         findings += net.check_address(run, str(given["interface"]), str(given["address"]))
     findings += net.check_ports(root, given.get("ports") or [])
@@ -83,4 +86,4 @@ def check_host(root: Path, run: Run, given: Mapping[str, Any]) -> dict[str, Any]
                 "the role firewall loads them again",
             )
         )
-    return {"findings": findings, "drift_roles": drift_roles}
+    return {"findings": findings, "drift_roles": drift_roles, "clock": clock}

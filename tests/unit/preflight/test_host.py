@@ -114,6 +114,23 @@ def test_clock(now_s, found):
 
 
 @pytest.mark.parametrize(
+    ("host_s", "received_s", "found"),
+    [
+        (1006, 1007, ["other"]),
+        (1006, 1002, ["other"]),
+        (1006, 1000.5, ["clock-off", "other"]),
+        (994, 1007, ["clock-off", "other"]),
+    ],
+    ids=["slow answer", "within the tolerance", "ahead", "behind, however slow the answer"],
+)
+def test_a_slow_answer_is_no_wrong_clock(host_s, received_s, found):
+    told = [*host.check_clock(host_s, 1000, 5), {"code": "other"}]
+    report = {"findings": told, "clock": {"epoch_s": host_s, "offset_s": host_s - 1000}}
+    assert codes(host.settled(report, received_s, 5)) == found
+    assert host.settled({"findings": told}, received_s, 5) == told
+
+
+@pytest.mark.parametrize(
     ("user", "uid", "found"),
     [("vllm", 64100, []), ("vllm", 64101, ["uid-taken"]), ("other", 64100, ["uid-taken"]), ("new", 64200, [])],
 )
