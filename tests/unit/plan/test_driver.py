@@ -30,7 +30,7 @@ def test_every_gpu_host_gets_the_release_s_driver_and_the_gateway_none(compiled:
 
 def test_a_gpu_host_without_engines_gets_it_too(compiled: Compile) -> None:
     slices = compiled(H20, {"deployments.0.replicas": 3})["slices"]
-    roles = ["host_baseline", "nvidia_driver", "cuda", "gpu_settings", "rdma_fabric", "nccl", "host_health", "firewall"]
+    roles = ["host_baseline", "nvidia_driver", "cuda", "gpu_settings", "rdma_fabric", "nccl", "firewall", "host_health"]
     assert slices["h20-04"]["roles"] == roles
 
 

@@ -336,7 +336,7 @@ def test_slices_hold_what_roles_read(compiled: Compile) -> None:
     assert (node["gateway"], gateway["release"], gateway["models"]) == (None, None, [])
     assert node["release"]["path"] == "/opt/rackserve/releases/2026.11-cpu"
     assert node["models"][0]["source"] == {"kind": "controller", "path": ".cache/models/tiny-deepseek-v3"}
-    assert gateway["roles"] == ["host_baseline", "host_health", "firewall", "load_balancer"]
+    assert gateway["roles"] == ["host_baseline", "firewall", "load_balancer", "host_health"]
     assert {part["plan_hash"] for part in plan["slices"].values()} == {plan["hash"]}
 
 

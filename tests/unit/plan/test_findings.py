@@ -193,7 +193,7 @@ def test_idle_host_is_a_note(compiled: Compile) -> None:
     plan = compiled("lab", {f"{D}.replicas": 3})
     found = [(item["code"], item["where"]) for item in plan["findings"]]
     assert found == [("simulated-hardware", "cluster.simulated_hardware"), ("idle-host", "inventory.node4")]
-    roles = ["host_baseline", "nvidia_driver", "cuda", "gpu_settings", "rdma_fabric", "nccl", "host_health", "firewall"]
+    roles = ["host_baseline", "nvidia_driver", "cuda", "gpu_settings", "rdma_fabric", "nccl", "firewall", "host_health"]
     assert plan["slices"]["node4"]["roles"] == roles
 
 
