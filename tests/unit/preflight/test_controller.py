@@ -173,7 +173,7 @@ def test_our_own_roles_know_their_own_variables():
 
 def test_every_name_is_a_filter():
     names = {"variable_names", "preflight_variables", "preflight_inputs"}
-    names |= {"finding_errors", "finding_warnings"}
+    names |= {"settled_findings", "finding_errors", "finding_warnings"}
     assert set(filters.FilterModule().filters()) == names
     two = [finding("error", "a", "x", "y", "z"), finding("warning", "b", "x", "y", "z")]
     assert (filters.finding_errors(two), filters.finding_warnings(two)) == (["a: x: y; z"], ["b: x: y; z"])
