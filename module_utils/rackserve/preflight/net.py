@@ -94,12 +94,18 @@ def owners(root: Path, inodes: set[str]) -> dict[str, tuple[int, str, str]]:
 
 
 def check_ports(root: Path, ports: Sequence[Mapping[str, Any]]) -> list[Finding]:
-    """Check that our ports [{port, unit}] are free or held by that unit; a foreign holder is named."""
+    """Check that our ports [{port, unit}] are free or held by that unit; a foreign holder is named.
+
+    A socket without a holder in sight is looked at again: it may have been closed while the processes were walked.
+    """
     units: dict[int, set[str]] = {}
     for entry in ports:
         units.setdefault(int(entry["port"]), set()).add(str(entry["unit"]))
     listening = listeners(root, set(units))
     holders = owners(root, {inode for inodes in listening.values() for inode in inodes})
+    if any(inode not in holders for inodes in listening.values() for inode in inodes):
+        still = listeners(root, set(units))
+        listening = {port: inodes & still.get(port, set()) for port, inodes in listening.items()}
     found = []
     for port, inodes in sorted(listening.items()):
         for inode in sorted(inodes):

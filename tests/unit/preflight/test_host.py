@@ -224,6 +224,19 @@ def test_a_real_foreign_listener_is_named(address):
     assert net.check_ports(Path("/"), [{"port": port, "unit": "vllm-a.service"}]) == []
 
 
+def test_a_listener_that_closes_while_it_is_looked_for_takes_no_port(root, monkeypatch):
+    line = "   0: 0100000A:1F40 00000000:0000 0A 0:0 00:0 0 0 0 4711 1\n"
+    table = put(root, "proc/net/tcp", "header\n" + line)
+    walk = net.owners
+
+    def closed_meanwhile(*arguments):
+        table.write_text("header\n")
+        return walk(*arguments)
+
+    monkeypatch.setattr(net, "owners", closed_meanwhile)
+    assert net.check_ports(root, [{"port": 8000, "unit": "vllm-a.service"}]) == []
+
+
 def test_our_own_unit_may_listen_and_one_out_of_sight_is_said(root):
     line = "   0: 0100000A:1F40 00000000:0000 0A 0:0 00:0 0 0 0 4711 1\n"
     put(root, "proc/net/tcp", "header\n" + line + line.replace("0A 0:0", "01 0:0") + "short\n")
