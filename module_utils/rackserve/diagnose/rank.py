@@ -48,7 +48,19 @@ def find(case: Case, rules: Iterable[Rule]) -> list[Finding]:
         for hit in rule.look(case):
             key = (rule.id, hit.host, hit.unit, hit.about)
             found[key] = _joined(found.get(key), rule, hit)
-    return list(found.values())
+    return _merged(found)
+
+
+def _merged(found: Mapping[tuple[str, str, str, str], Finding]) -> list[Finding]:
+    """A cause that was seen on a unit, and once more without one, is one cause."""
+    kept = dict(found)
+    for (cause, host, unit, about), one in found.items():
+        named = [key for key in kept if key[:2] == (cause, host) and key[2] and key[3] == about]
+        if not unit and named:
+            other = kept[named[0]]
+            kept[named[0]] = _joined(other, one.rule, Hit(host, one.lines, "", one.values, about, one.confidence))
+            del kept[(cause, host, unit, about)]
+    return list(kept.values())
 
 
 def _joined(known: Finding | None, rule: Rule, hit: Hit) -> Finding:

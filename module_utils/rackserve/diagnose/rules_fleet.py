@@ -17,7 +17,7 @@ def _lost(case: Case, words: tuple[str, ...], others: bool = False) -> Iterator[
 
 _DENIED = ("permission denied (publickey", "permission denied, please try", "authentication fail", "too many auth")
 _KEY = ("host key verification failed", "remote host identification has changed")
-_FAILED = ("host_evidence:", "module failure", "timed out", "timeout", "modulenotfound", "interpreter", "python")
+_FAILED = ("host_evidence:",)
 
 
 def _denied(case: Case) -> Iterator[Hit]:
@@ -53,14 +53,14 @@ RULES = (
     Rule(
         "host-login-refused", "permissions", DOWN, 0.95, "{host} refuses our SSH login",
         "The key or the user is not the one that it knows.", "check ansible_user and the key in the inventory",
-        "ssh -v {host} true", either(_denied), (),
+        "ssh -v {host} true", _denied, SERVICE_SYMPTOMS,
     ),
     Rule(
         "host-key-changed", "reachability", DOWN, 0.96, "{host} shows another SSH host key than before",
         "It was reinstalled, or another machine answers at its address.",
         "compare the key at its console; only then: ssh-keygen -R {host}",
         "ssh-keygen -F {host}",
-        either(_changed_key, said(r"REMOTE HOST IDENTIFICATION HAS CHANGED", kinds=(TOOL,))), (),
+        either(_changed_key, said(r"REMOTE HOST IDENTIFICATION HAS CHANGED", kinds=(TOOL,))), SERVICE_SYMPTOMS,
     ),
     Rule(
         "host-not-readable", "reachability", DOWN, 0.85, "{host} answers, but could not be looked at: {what}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ..gateway.runtime import NO_ADDRESS
 from .case import GATEWAY, Case, Host
 from .rule import DEGRADED, DOWN, NOTICE, PLAY, ROLL, SERVICE_SYMPTOMS, SITE, Hit, Rule, either, said
 
@@ -112,7 +113,7 @@ def _differs(case: Case) -> Iterator[Hit]:
             f"{deployment.get('backend')}/{slot.get('slot')}": (slot.get("address"), slot.get("port"))
             for deployment in (host.plan.get("gateway") or {}).get("deployments") or []
             for slot in deployment.get("slots") or []
-            if slot.get("address")
+            if slot.get("address") not in (None, "", NO_ADDRESS)
         }
         seen = {f"{one.get('backend')}/{one.get('slot')}": one for one in gateway.get("servers") or []}
         for target, (address, port) in wanted.items():
