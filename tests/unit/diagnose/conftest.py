@@ -11,7 +11,7 @@ import pytest
 UNIT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(UNIT / "health"), str(UNIT / "simulated")]
 
-from health_support import HealthHost
+from health_support import HealthHost  # noqa: E402 - needs the paths above
 
 
 @pytest.fixture(scope="session")

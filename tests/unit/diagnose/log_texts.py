@@ -130,12 +130,14 @@ POSITIVE: list[Text] = [
         + LAST,
         "[c10d] The client socket has timed out after 600000ms while trying to connect to (10.0.0.11, 29500).",
     ),
-    *_named(ENGINE, "nccl-remote-error", NCCL + "misc/socket.cc:71 NCCL WARN socketProgress: Connection closed by remote "
+    *_named(ENGINE, "nccl-remote-error", NCCL + "misc/socket.cc:71 NCCL WARN socketProgress: Connection closed by "
+        "remote "
             "peer 10.1.10.3<36138>" + LAST),
     *_named(
         ENGINE, "nccl-timeout",
         "[rank0]:[E321 02:07:08.408271257 ProcessGroupNCCL.cpp:607] [Rank 0] Watchdog caught collective operation "
-        "timeout: WorkNCCL(SeqNum=1580, OpType=ALLREDUCE, NumelIn=466119168, NumelOut=466119168, Timeout(ms)=600000) ran "
+        "timeout: WorkNCCL(SeqNum=1580, OpType=ALLREDUCE, NumelIn=466119168, NumelOut=466119168, Timeout(ms)=600000) "
+        "ran "
         "for 600060 milliseconds before timing out." + LAST,
     ),
     *_named(
@@ -144,7 +146,8 @@ POSITIVE: list[Text] = [
         "3690, unhandled system error (run with NCCL_DEBUG=INFO for details), NCCL version 2.27.7\nncclSystemError: "
         "System call (e.g. socket, malloc) or external library call failed or device error." + LAST,
     ),
-    *_named(ENGINE, "nccl-internal-error", CORE + "RuntimeError: NCCL error: internal error\nncclInternalError: Internal "
+    *_named(ENGINE, "nccl-internal-error", CORE + "RuntimeError: NCCL error: internal error\nncclInternalError: "
+        "Internal "
             "check failed." + LAST),
     # Engine
     *_named(
@@ -187,16 +190,21 @@ POSITIVE: list[Text] = [
         "ModuleNotFoundError: No module named 'deep_ep'",
         "ImportError: libnuma.so.1: cannot open shared object file: No such file or directory",
     ),
-    *_named(ENGINE, "engine-group-wait", API + "INFO 11-26 [utils.py] Waiting for 1 local, 3 remote core engine proc(s) to"
-            " start.", "INFO 11-26 [shm_broadcast.py:466] No available shared memory broadcast block found in 60 seconds."),
-    *_named(ENGINE, "engine-ready-timeout", "TimeoutError: Timed out waiting for engine core processes to start. This is "
+    *_named(ENGINE, "engine-group-wait", API + "INFO 11-26 [utils.py] Waiting for 1 local, 3 remote core engine "
+        "proc(s) to"
+            " start.", "INFO 11-26 [shm_broadcast.py:466] No available shared memory broadcast block found in 60 "
+            "seconds."),
+    *_named(ENGINE, "engine-ready-timeout", "TimeoutError: Timed out waiting for engine core processes to start. "
+        "This is "
             "often caused by slow weight loading for large models."),
     *_named(
         ENGINE, "engine-core-died",
-        CORE + "EngineCore encountered a fatal error.\n" + API + "vllm.v1.engine.exceptions.EngineDeadError: EngineCore "
+        CORE + "EngineCore encountered a fatal error.\n" + API + "vllm.v1.engine.exceptions.EngineDeadError: "
+            "EngineCore "
         "encountered an issue. See stack trace (above) for the root cause.",
     ),
-    *_named(UNIT, "engine-watch-ended", "python3: vllm-a-0.service hangs: its scheduler made no step for 61 s, a request "
+    *_named(UNIT, "engine-watch-ended", "python3: vllm-a-0.service hangs: its scheduler made no step for 61 s, a "
+        "request "
             "for one token is unanswered for 60 s; ended 3 processes, systemd starts it again (1 of 3 within an hour)"),
     *_named(ENGINE, "file-descriptors", "OSError: [Errno 24] Too many open files: '/srv/models/x/model-1.safetensors'"
             + LAST),
@@ -205,26 +213,32 @@ POSITIVE: list[Text] = [
         ENGINE, "weights-changed",
         "start_check: /srv/models/x is not what was proven: model.safetensors was written to and has other content: "
         "playbooks/site.yml proves the model, copies what is corrupt and starts the engine",
-        CORE + "safetensors_rust.SafetensorError: Error while deserializing header: invalid header deserialization" + LAST,
+        CORE + "safetensors_rust.SafetensorError: Error while deserializing header: invalid header deserialization" +
+            LAST,
     ),
     *_named(
         ENGINE, "download-401",
-        "requests.exceptions.HTTPError: 401 Client Error: Unauthorized for url: https://huggingface.co/x/resolve/main/a",
+        "requests.exceptions.HTTPError: 401 Client Error: Unauthorized for url: "
+        "https://huggingface.co/x/resolve/main/a",
     ),
     *_named(
         ENGINE, "download-403",
-        "huggingface_hub.errors.GatedRepoError: 403 Client Error. Cannot access gated repo for url https://huggingface.co/"
+        "huggingface_hub.errors.GatedRepoError: 403 Client Error. Cannot access gated repo for url "
+        "https://huggingface.co/"
         "meta-llama/x. Access to model meta-llama/x is restricted and you are not in the authorized list.",
     ),
     *_named(
         ENGINE, "download-404",
-        "huggingface_hub.errors.RevisionNotFoundError: 404 Client Error. Revision Not Found for url: https://x/resolve/a",
+        "huggingface_hub.errors.RevisionNotFoundError: 404 Client Error. Revision Not Found for url: "
+        "https://x/resolve/a",
     ),
     *_named(
         ENGINE, "download-timeout",
-        "requests.exceptions.ConnectTimeout: HTTPSConnectionPool(host='huggingface.co', port=443): Max retries exceeded "
+        "requests.exceptions.ConnectTimeout: HTTPSConnectionPool(host='huggingface.co', port=443): Max retries "
+        "exceeded "
         "with url: /x/resolve/main/config.json",
-        "huggingface_hub.errors.OfflineModeIsEnabled: Cannot reach https://huggingface.co/api/models/x: offline mode is "
+        "huggingface_hub.errors.OfflineModeIsEnabled: Cannot reach https://huggingface.co/api/models/x: offline mode "
+        "is "
         "enabled. To disable it, please unset the `HF_HUB_OFFLINE` environment variable.",
     ),
     *_named(UNIT, "disk-quota", "rsync: [receiver] write failed on \"/srv/models/x\": Disk quota exceeded (122)"),
@@ -233,11 +247,13 @@ POSITIVE: list[Text] = [
         TOOL, "driver-library-mismatch",
         "Failed to initialize NVML: Driver/library version mismatch\nNVML library version: 580.65",
     ),
-    Text(KERNEL, NVRM + "API mismatch: the client has the version 580.65.06, but\n" + NVRM + "this kernel module has the "
+    Text(KERNEL, NVRM + "API mismatch: the client has the version 580.65.06, but\n" + NVRM + "this kernel module has "
+        "the "
          "version 570.172.08.  Please", "driver-library-mismatch"),
     *_named(
         TOOL, "driver-not-loaded",
-        "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver. Make sure that the latest NVIDIA "
+        "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver. Make sure that the latest "
+        "NVIDIA "
         "driver is installed and running.",
     ),
     *_named(
@@ -246,12 +262,14 @@ POSITIVE: list[Text] = [
     ),
     *_named(
         UNIT, "fabric-manager-version-log",
-        "fabric manager NVIDIA GPU driver interface version 570.172.08 don't match with driver version 580.65.06. Please "
+        "fabric manager NVIDIA GPU driver interface version 570.172.08 don't match with driver version 580.65.06. "
+        "Please "
         "update with matching NVIDIA driver package.",
     ),
     *_named(
         ENGINE, "cuda-driver-old",
-        "RuntimeError: The NVIDIA driver on your system is too old (found version 12040). Please update your GPU driver",
+        "RuntimeError: The NVIDIA driver on your system is too old (found version 12040). Please update your GPU "
+        "driver",
     ),
     *_named(
         ENGINE, "cuda-architecture",
@@ -268,7 +286,8 @@ POSITIVE: list[Text] = [
     *_named(UNIT, "unit-bad-file", "systemd: Unit vllm-a-0.service has a bad unit file setting."),
     *_named(
         UNIT, "unit-not-executable",
-        "systemd: vllm-a-0.service: Failed at step EXEC spawning /opt/rackserve/releases/x/bin/python3: No such file or "
+        "systemd: vllm-a-0.service: Failed at step EXEC spawning /opt/rackserve/releases/x/bin/python3: No such file "
+        "or "
         "directory\nsystemd: vllm-a-0.service: Main process exited, code=exited, status=203/EXEC",
     ),
     *_named(UNIT, "unit-assert", "systemd: Assertion failed for vLLM a-0: a (lab)."),
@@ -276,50 +295,64 @@ POSITIVE: list[Text] = [
     # Host
     *_named(
         ENGINE, "port-in-use",
-        API + "OSError: [Errno 98] error while attempting to bind on address ('10.77.0.11', 8000): address already in use",
+        API + "OSError: [Errno 98] error while attempting to bind on address ('10.77.0.11', 8000): address already "
+            "in use",
         "[ALERT] (1) : Starting frontend fe_api: cannot bind socket (Address already in use) [10.77.0.10:8443]",
     ),
-    *_named(ENGINE, "permission-denied", "PermissionError: [Errno 13] Permission denied: '/srv/models/x/config.json'" + LAST),
+    *_named(ENGINE, "permission-denied",
+        "PermissionError: [Errno 13] Permission denied: '/srv/models/x/config.json'" + LAST),
     *_named(ENGINE, "engine-disk-full", "OSError: [Errno 28] No space left on device: '/var/cache/rackserve/a'" + LAST),
     *_named(ENGINE, "engine-read-only", "OSError: [Errno 30] Read-only file system: '/var/cache/rackserve/a'" + LAST),
-    *_named(ENGINE, "clock-skew", "ssl.SSLCertVerificationError: certificate verify failed: certificate is not yet valid"),
+    *_named(ENGINE, "clock-skew", "ssl.SSLCertVerificationError: certificate verify failed: certificate is not yet "
+        "valid"),
     *_named(ENGINE, "name-unresolved", "socket.gaierror: [Errno -3] Temporary failure in name resolution" + LAST),
     *_named(ENGINE, "address-moved", "OSError: [Errno 99] Cannot assign requested address"),
     *_named(ENGINE, "process-limit", "RuntimeError: can't start new thread" + LAST),
     *_named(
         KERNEL, "denied-by-lsm",
-        KERN + 'audit: type=1400 apparmor="DENIED" operation="open" profile="/usr/sbin/haproxy" name="/etc/rackserve/x"',
+        KERN +
+            'audit: type=1400 apparmor="DENIED" operation="open" profile="/usr/sbin/haproxy" name="/etc/rackserve/x"',
     ),
     # Ray
-    *_named(RAY, "ray-head-gone", "[2026-11-26 15:01:02,123 E 812 812] gcs_rpc_client.h:151: Failed to connect to GCS at "
+    *_named(RAY, "ray-head-gone", "[2026-11-26 15:01:02,123 E 812 812] gcs_rpc_client.h:151: Failed to connect to "
+        "GCS at "
             "address 10.0.0.11:6379 within 5 seconds."),
-    *_named(RAY, "ray-token", "ray.exceptions.AuthenticationError: Ray cluster requires authentication, but the token is "
+    *_named(RAY, "ray-token", "ray.exceptions.AuthenticationError: Ray cluster requires authentication, but the "
+        "token is "
             "missing"),
     *_named(RAY, "ray-versions", "RuntimeError: Version mismatch: The cluster was started with:\n    Ray: 2.60.0\n    "
             "Python: 3.11.9\nThis process on node 10.0.0.12 was started with:\n    Ray: 2.59.0"),
-    *_named(ENGINE, "ray-nodes-missing", "ValueError: The number of required GPUs exceeds the total number of available "
+    *_named(ENGINE, "ray-nodes-missing", "ValueError: The number of required GPUs exceeds the total number of "
+        "available "
             "GPUs in the placement group."),
     *_named(RAY, "ray-object-store", "WARNING services.py:2148 -- WARNING: The object store is using /tmp instead of "
             "/dev/shm because /dev/shm has only 67108864 bytes available."),
-    *_named(RAY, "ray-port-range", "ValueError: Ray component gcs_server is trying to use a port number 16379 that is used "
+    *_named(RAY, "ray-port-range", "ValueError: Ray component gcs_server is trying to use a port number 16379 that "
+        "is used "
             "by other components."),
     # Gateway
     *_named(GATEWAY, "tls-expired", "curl: (60) SSL certificate problem: certificate has expired"),
-    *_named(GATEWAY, "tls-unreadable", "[ALERT] (812) : config : parsing [/etc/rackserve/gateway/haproxy.cfg:44] : 'bind "
-            "10.77.0.10:8443' in section 'frontend' : unable to load certificate from file '/etc/rackserve/gateway/tls.pem'"
+    *_named(GATEWAY, "tls-unreadable", "[ALERT] (812) : config : parsing [/etc/rackserve/gateway/haproxy.cfg:44] : "
+        "'bind "
+            "10.77.0.10:8443' in section 'frontend' : unable to load certificate from file "
+            "'/etc/rackserve/gateway/tls.pem'"
             ": no start line."),
-    *_named(GATEWAY, "gateway-config", "[ALERT] (812) : config : parsing [/etc/rackserve/gateway/haproxy.cfg:9] : unknown "
+    *_named(GATEWAY, "gateway-config", "[ALERT] (812) : config : parsing [/etc/rackserve/gateway/haproxy.cfg:9] : "
+        "unknown "
             "keyword 'foo' in 'global' section\n[ALERT] (812) : config : Fatal errors found in configuration."),
     *_named(GATEWAY, "gateway-no-server", "backend be_tiny-deepseek has no server available!"),
     *_named(GATEWAY, "gateway-queue", '{"time":"x","id":"y","key":"client","status":503,"end":"sQ","retries":"0"}'),
     *_named(GATEWAY, "gateway-key", '{"time":"x","id":"y","key":"","request":"POST /v1/completions","status":401}'),
     *_named(TOOL, "host-key-changed", "@    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @"),
     # Kernel lines that the health report's checks know
-    *_named(KERNEL, "kernel-sxid", KERN + "nvidia-nvswitch0: SXid (PCI:0000:85:00.0): 12028, Non-fatal, Link 32 egress"),
+    *_named(KERNEL, "kernel-sxid", KERN + "nvidia-nvswitch0: SXid (PCI:0000:85:00.0): 12028, Non-fatal, Link 32 "
+        "egress"),
     *_named(KERNEL, "kernel-mce", KERN + "mce: [Hardware Error]: CPU 0: Machine Check: 0 Bank 7: 8c00004000010091"),
-    *_named(KERNEL, "kernel-aer", KERN + "pcieport 0000:17:01.0: AER: Uncorrected (Fatal) error received: 0000:18:00.0"),
+    *_named(KERNEL, "kernel-aer", KERN + "pcieport 0000:17:01.0: AER: Uncorrected (Fatal) error received: "
+        "0000:18:00.0"),
     *_named(KERNEL, "kernel-hung-task", KERN + "INFO: task kworker/0:1:4242 blocked for more than 120 seconds."),
-    *_named(KERNEL, "kernel-mlx5", KERN + "mlx5_core 0000:29:00.0: mlx5_pcie_event:301:(pid 0): Detected insufficient power"
+    *_named(KERNEL, "kernel-mlx5", KERN + "mlx5_core 0000:29:00.0: mlx5_pcie_event:301:(pid 0): Detected "
+        "insufficient power"
             " on the PCIe slot (27W)."),
     *_named(KERNEL, "kernel-storage", KERN + "I/O error, dev nvme0n1, sector 2048 op 0x1:(WRITE) flags 0x800"),
     *_named(KERNEL, "kernel-oom", KERN + "python3 invoked oom-killer\n" + KERN + "oom-kill:constraint=CONSTRAINT_NONE"),
@@ -327,9 +360,11 @@ POSITIVE: list[Text] = [
 ]  # fmt: skip
 
 NEAR: list[Text] = [
-    _near(ENGINE, "INFO 11-26 [kv_cache_utils.py:864] GPU KV cache size: 10,944 tokens", "gpu-oom-kv", "gpu-oom-weights"),
+    _near(ENGINE, "INFO 11-26 [kv_cache_utils.py:864] GPU KV cache size: 10,944 tokens", "gpu-oom-kv",
+        "gpu-oom-weights"),
     _near(ENGINE, "INFO 11-26 [gpu_worker.py] Available KV cache memory: 26.41 GiB", "gpu-oom-weights", "gpu-oom-kv"),
-    _near(ENGINE, "INFO Free memory on device cuda:0 (78.1/79.18 GiB) on startup. Desired GPU memory utilization is (0.92)",
+    _near(ENGINE, "INFO Free memory on device cuda:0 (78.1/79.18 GiB) on startup. Desired GPU memory utilization is "
+        "(0.92)",
           "gpu-oom-taken"),
     _near(ENGINE, "WARNING 11-26 allocation met CUDA out of memory while loading, will fallback to a smaller batch, "
           "OutOfMemoryError: CUDA out of memory, retry", "gpu-oom"),
@@ -350,13 +385,15 @@ NEAR: list[Text] = [
     _near(ENGINE, NCCL + "NCCL INFO NCCL_TOPO_FILE is not set", "nccl-topo-file"),
     _near(ENGINE, NCCL + "NCCL INFO NET/IB : Using [0]mlx5_0:1/IB [RO]; OOB bond0:10.0.0.11<0>", "nccl-ib-missing",
           "nccl-ib-transport"),
-    _near(ENGINE, NCCL + "NCCL INFO NCCL_IB_DISABLE set by environment to 1. NET/IB : No device found.", "nccl-ib-missing"),
+    _near(ENGINE, NCCL + "NCCL INFO NCCL_IB_DISABLE set by environment to 1. NET/IB : No device found.",
+        "nccl-ib-missing"),
     _near(ENGINE, "NCCL version 2.27.7+cuda13.0", "nccl-versions"),
     _near(ENGINE, "[c10d] The server socket has started to listen on [::]:29500.", "nccl-port-closed"),
     _near(ENGINE, "INFO: 10.0.0.9:4711 - Connection closed by client", "nccl-remote-error"),
     _near(ENGINE, "ProcessGroupNCCL timeout is set to 600000 ms", "nccl-timeout", "nccl-system-error"),
     _near(ENGINE, "non-default args: {'model': '/srv/models/x', 'max_model_len': 2048}", "engine-bad-argument"),
-    _near(ENGINE, "WARNING 11-26 [envs.py] Unknown vLLM environment variable detected: VLLM_FOO", "engine-bad-environment"),
+    _near(ENGINE, "WARNING 11-26 [envs.py] Unknown vLLM environment variable detected: VLLM_FOO",
+        "engine-bad-environment"),
     _near(ENGINE, "INFO loading weights from /srv/models/x, config.json is fine", "engine-model-path",
           "engine-config-invalid"),
     _near(ENGINE, "INFO Resolved architecture: DeepseekV3ForCausalLM", "engine-config-invalid"),
@@ -378,7 +415,8 @@ NEAR: list[Text] = [
     _near(UNIT, "quota of user vllm: 12 of 100 GB used", "disk-quota"),
     _near(KERNEL, NVRM + "loading NVIDIA UNIX Open Kernel Module for x86_64  580.65.06", "driver-library-mismatch",
           "driver-not-loaded", "gpu-init-failed"),
-    _near(UNIT, "nvidia-fabricmanager: Successfully configured all the available NVSwitches to route GPU NVLink traffic",
+    _near(UNIT, "nvidia-fabricmanager: Successfully configured all the available NVSwitches to route GPU NVLink "
+        "traffic",
           "fabric-manager-version-log", "fabric-manager-missing"),
     _near(ENGINE, "INFO: 802 requests were answered", "fabric-manager-missing"),
     _near(ENGINE, "INFO CUDA driver version 13000, runtime version 13000", "cuda-driver-old", "cuda-init"),
@@ -414,7 +452,8 @@ NEAR: list[Text] = [
     _near(KERNEL, KERN + "oom_score_adj was set", "kernel-oom", "host-oom", "cgroup-oom"),
     _near(KERNEL, XID + "79, pid='<unknown>', name=<unknown>, GPU has fallen off the bus.", "xid-other"),
     # A number of an Xid in another place is none.
-    _near(KERNEL, NVRM + "GPU 0000:79:00.0 is fine; 48 channels", *(f"xid-{n}" for n in (31, 43, 45, 48, 63, 64, 74, 79))),
+    _near(KERNEL, NVRM + "GPU 0000:79:00.0 is fine; 48 channels", *(f"xid-{n}" for n in (31, 43, 45, 48, 63, 64, 74,
+        79))),
 ]  # fmt: skip
 
 # One line an Xid, as the driver prints it; the catalogue of faults has the text of most.

@@ -44,8 +44,8 @@ def entry(text: Any, start: str = "", about: str = "", who: str = "python3") -> 
 def show(name: str, **other: str) -> str:
     given = {
         "Id": name, "LoadState": "loaded", "ActiveState": "active", "SubState": "running", "Result": "success",
-        "ExecMainStatus": "0", "NRestarts": "0", "UnitFileState": "enabled", "DropInPaths": "", "NeedDaemonReload": "no",
-        "MainPID": "4100", "AssertResult": "yes", "ActiveEnterTimestampMonotonic": "1000000",
+        "ExecMainStatus": "0", "NRestarts": "0", "UnitFileState": "enabled", "DropInPaths": "",
+        "NeedDaemonReload": "no", "MainPID": "4100", "AssertResult": "yes", "ActiveEnterTimestampMonotonic": "1000000",
         "InactiveEnterTimestamp": "", "FragmentPath": f"/etc/systemd/system/{name}", **other,
     }  # fmt: skip
     return "".join(f"{key}={value}\n" for key, value in given.items())

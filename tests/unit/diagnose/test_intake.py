@@ -72,7 +72,7 @@ def test_a_bundle_says_the_same_as_the_hosts_did(tmp_path: Path) -> None:
     assert first(tmp_path / "folder") == first(path)
 
 
-def test_a_bundle_has_a_manifest_and_no_secret(tmp_path: Path) -> None:
+def test_a_bundle_has_a_manifest_and_no_secret() -> None:
     found = cluster()
     found["node2"]["sources"][0]["text"] += f"key {SECRET}\n"
     found["node2"]["readings"]["missed"] = []
@@ -122,7 +122,7 @@ def test_links_and_names_that_leave_are_not_read(tmp_path: Path) -> None:
 
     (host,) = read_input(tar(tmp_path / "a.tar.gz", build))
     assert [source.name for source in host.sources] == ["fine.log"]
-    assert set(os.listdir(tmp_path)) == {"secret", "a.tar.gz"}, "nothing was unpacked"
+    assert {path.name for path in tmp_path.iterdir()} == {"secret", "a.tar.gz"}, "nothing was unpacked"
     folder = tmp_path / "folder"
     folder.mkdir()
     (folder / "link.log").symlink_to(secret)
@@ -167,12 +167,12 @@ def test_limits_of_a_folder_and_of_a_packed_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (lambda path: None, "No such file or directory"),
+        (lambda _path: None, "No such file or directory"),
         (lambda path: path.mkdir(), "there is no text in it"),
         (lambda path: path.write_bytes(b""), "there is no text in it"),
         (lambda path: path.write_bytes(b"\0\1\2" * 100), "there is no text in it"),
         (lambda path: path.write_bytes(b"\x1f\x8b" + b"x" * 40), "cannot be unpacked"),
-        (lambda path: os.mkfifo(path), "neither a file nor a folder"),
+        (os.mkfifo, "neither a file nor a folder"),
     ],
 )
 def test_what_cannot_be_read_is_one_clear_line(tmp_path: Path, make: Callable[[Path], Any], says: str) -> None:
@@ -192,8 +192,8 @@ def test_a_cut_archive_is_one_clear_line(tmp_path: Path) -> None:
 
 
 def test_a_manifest_that_lies_is_survived(tmp_path: Path) -> None:
-    manifest = {"kind": "rackserve-diagnosis", "hosts": {"a": {"sources": [{"file": 5}, 3, {"file": "gone"}], "readings": 7},
-                                                         "b": [], "c": {"lost": "gone"}}}  # fmt: skip
+    first_host = {"sources": [{"file": 5}, 3, {"file": "gone"}], "readings": 7}
+    manifest = {"kind": "rackserve-diagnosis", "hosts": {"a": first_host, "b": [], "c": {"lost": "gone"}}}
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     assert {host.name for host in read_input(tmp_path)} == {"a", "b", "c"}
 

@@ -49,7 +49,9 @@ def test_what_a_rule_hides_is_a_rule_and_nothing_hides_itself_in_a_ring() -> Non
 
 def test_commands_are_safe_and_name_playbooks_that_are_there() -> None:
     for one in RULES:
-        assert one.run.startswith(("ansible-playbook -i <inventory> ", "ssh ", "ssh-keygen -F", "ansible -i <inventory>"))
+        assert one.run.startswith(
+            ("ansible-playbook -i <inventory> ", "ssh ", "ssh-keygen -F", "ansible -i <inventory>")
+        )
         assert not re.search(r"\b(rm|kill|reboot|mkfs|dd|systemctl (stop|restart|start))\b", one.run), one.id
         for name in re.findall(r"playbooks/([\w-]+\.yml)", f"{one.run} {one.fix} {one.why}"):
             assert (REPO / "playbooks" / name).is_file(), (one.id, name)

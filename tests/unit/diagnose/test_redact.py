@@ -12,8 +12,10 @@ from rackserve.diagnose.redact import MARK, Redactor, known_here, spellings
 
 KEY = "k3y-0f-the/engine+4711=="
 PEM = (
-    "-----BEGIN CERTIFICATE-----\nMIIBpublicpublicpublicpublicpublicpublicpublicpublicpublic\n-----END CERTIFICATE-----\n"
-    "-----BEGIN PRIVATE KEY-----\n" + "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg\n" + "-----END PRIVATE KEY-----\n"
+    "-----BEGIN CERTIFICATE-----\nMIIBpublicpublicpublicpublicpublicpublicpublicpublic\n-----END CERTIFICATE-----\n"
+    "-----BEGIN PRIVATE KEY-----\n"
+    + "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg\n"
+    + "-----END PRIVATE KEY-----\n"
 )
 PRIVATE_LINE = "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg"
 
@@ -110,7 +112,9 @@ def test_secrets_of_our_own_files_are_known_on_the_host(tmp_path: Path) -> None:
         path.write_text(text)
     known = known_here(tmp_path)
     assert {"engine-key-1", "client-key-1", "operator-key-1", "engine-key-2"} <= set(known)
-    clean = Redactor(known).text("engine-key-1 client-key-1 operator-key-1 engine-key-2 ray-token-1 12345678 " + PRIVATE_LINE)
+    clean = Redactor(known).text(
+        "engine-key-1 client-key-1 operator-key-1 engine-key-2 ray-token-1 12345678 " + PRIVATE_LINE
+    )
     assert clean == f"{MARK} {MARK} {MARK} {MARK} {MARK} 12345678 {MARK}"
     assert known_here(tmp_path / "nothing") == []
 

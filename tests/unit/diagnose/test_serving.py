@@ -33,7 +33,7 @@ class Engine(BaseHTTPRequestHandler):
 
     status, wait_s, keys = 200, 0.0, list[str]()
 
-    def do_POST(self) -> None:  # noqa: N802 - the name that http.server calls
+    def do_POST(self) -> None:
         self.keys.append(str(self.headers["Authorization"]))
         self.rfile.read(int(self.headers["Content-Length"]))
         time.sleep(self.wait_s)
@@ -63,7 +63,8 @@ def engine() -> Iterator[Callable[..., dict[str, Any]]]:
 
 
 @pytest.mark.parametrize(
-    ("status", "state"), [(200, "fine"), (401, "refused"), (403, "refused"), (429, "fine"), (503, "fine"), (500, "failed")]
+    ("status", "state"),
+    [(200, "fine"), (401, "refused"), (403, "refused"), (429, "fine"), (503, "fine"), (500, "failed")],
 )
 def test_an_engine_is_asked_for_one_token(engine: Any, status: int, state: str) -> None:
     one = engine(status)
