@@ -117,6 +117,8 @@ class Collector:
             fine = unit.get("active") == "active" and answers == "fine" and unit.get("sub") != "auto-restart"
             young = bool(unit.get("restarts")) and float(unit.get("active_s") or 0) < _YOUNG_S
             again = unit.get("active") in ("activating", "deactivating", "failed") or young
+            # A start that was refused comes after the one that says why.
+            again = again or unit.get("asserted") == "no"
             self.journal(name, kind, fine, lines, again)
 
     def files(self) -> None:

@@ -41,7 +41,8 @@ def look_at_host(root: Path, run: Run, plan: Mapping[str, Any], asked: Mapping[s
     paths = [*readings.ALWAYS, *(plan.get("written") or []), *(str(one["path"]) for one in plan.get("models") or [])]
     read("volumes", lambda: readings.volumes(root, paths))
     read("weights", lambda: readings.weights(root, plan.get("models") or []))
-    read("preflight", lambda: readings.preflight(root, run, plan))
+    user = next((str(one["user"]) for name, one in units.items() if name.startswith("vllm-") and one.get("user")), "")
+    read("preflight", lambda: readings.preflight(root, run, plan, user))
     read("firewall", lambda: readings.firewall(root, run))
     if plan.get("health"):
         read("health", lambda: readings.health(root, plan["health"], since_s))

@@ -75,8 +75,10 @@ def _joined(known: Finding | None, rule: Rule, hit: Hit) -> Finding:
 
 def _related(cause: Finding, symptom: Finding) -> bool:
     """Whether they are about the same engine or host; a symptom of the whole service belongs to every host."""
-    if symptom.rule.id == "gateway-no-server" or cause.rule.id == "description-changed":
+    if symptom.rule.id == "gateway-no-server":
         return True
+    if "hosts" in cause.values:
+        return (symptom.about or symptom.host) in cause.values["hosts"].split()
     if symptom.about or cause.about:
         return (cause.about or cause.host) == (symptom.about or symptom.host)
     if cause.host != symptom.host:

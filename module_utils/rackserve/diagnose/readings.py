@@ -19,7 +19,7 @@ from .rules_health import SKIPPED
 Run = Callable[[list[str]], "tuple[int, str, str]"]
 PROPERTIES = (
     "Id,LoadState,ActiveState,SubState,Result,ExecMainStatus,ExecMainCode,NRestarts,UnitFileState,DropInPaths,"
-    "NeedDaemonReload,MainPID,AssertResult,ActiveEnterTimestampMonotonic,InactiveEnterTimestamp,FragmentPath"
+    "NeedDaemonReload,MainPID,User,AssertResult,ActiveEnterTimestampMonotonic,InactiveEnterTimestamp,FragmentPath"
 )
 PATTERNS = ("vllm-*.service", "rackserve-*.service")
 # One of ours that runs for a moment and ends; its state in between says nothing.
@@ -62,7 +62,8 @@ def _unit(root: Path, block: Mapping[str, str], now_s: float) -> dict[str, Any]:
         "result": block.get("Result", ""), "status": _number(block.get("ExecMainStatus")), "pid": pid,
         "restarts": _number(block.get("NRestarts")), "enabled": block.get("UnitFileState", ""),
         "drop_ins": block.get("DropInPaths", "").split(), "reload": block.get("NeedDaemonReload", ""),
-        "asserted": block.get("AssertResult", ""), "since": block.get("InactiveEnterTimestamp", ""),
+        "asserted": block.get("AssertResult", ""),
+        "user": block.get("User", ""), "since": block.get("InactiveEnterTimestamp", ""),
         "active_s": round(now_s - since_s, 1) if active == "active" and since_s else 0.0,
         "wanted_digest": _digest(root / block.get("FragmentPath", "").lstrip("/")) if pid else "",
         "running_digest": _digest(root / f"proc/{pid}/environ") if pid else "",
@@ -172,8 +173,17 @@ def _changed(folder: Path, text: str) -> list[str]:
         return []
 
 
-def preflight(root: Path, run: Run, plan: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Findings of the preflight checks that matter to a host that serves."""
+def _account(root: Path, user: str) -> tuple[int, int]:
+    """uid and gid of a user; 0 where there is none."""
+    for line in host.read(root / "etc/passwd").splitlines():
+        words = line.split(":")
+        if user and words[0] == user and len(words) > 3:  # noqa: PLR2004 - uid and gid are the third and fourth
+            return int(words[2]), int(words[3])
+    return 0, 0
+
+
+def preflight(root: Path, run: Run, plan: Mapping[str, Any], user: str = "") -> list[dict[str, Any]]:
+    """Findings of the preflight checks that matter to a host that serves; `user` is who has to read weights."""
     found = net.check_ports(root, plan.get("ports") or [])
     network = plan.get("network") or {}
     if network.get("cluster_interface") and plan.get("address"):
@@ -181,9 +191,7 @@ def preflight(root: Path, run: Run, plan: Mapping[str, Any]) -> list[dict[str, A
     found += storage.check_writable(root, plan.get("written") or [])
     found += host.check_secret_files(root, [{"path": f"/{path}", "mode": "0640"} for path in _SECRET_FILES])
     found += host.check_models(root, [one for one in plan.get("models") or [] if _is_there(root, one)],
-                               int(plan.get("uid") or 0), int(plan.get("gid") or 0))  # fmt: skip
-    if plan.get("user"):
-        found += host.check_user(root, str(plan["user"]), int(plan["uid"]))
+                               *_account(root, user))  # fmt: skip
     found += host.check_release(root, run, plan.get("release") or {}, plan.get("units") or [])
     return found
 

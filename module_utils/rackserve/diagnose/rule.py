@@ -32,7 +32,7 @@ HEALTH = PLAY + "check-health.yml --limit {host}"
 
 class Hit(NamedTuple):
     """A rule holds. ``unit`` narrows it down; ``about`` is another host that the cause may lie on; ``confidence`` 0
-    takes the rule's own."""
+    takes the rule's own. A value `hosts` names the hosts that it explains something of, instead of its own."""
 
     host: str
     lines: Sequence[Line]

@@ -85,8 +85,8 @@ RULES = (
         "PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True breaks transfers of the cache.",
         "remove PYTORCH_CUDA_ALLOC_CONF from engine env",
         ROLL,
-        said(r"expandable_segments.*(?:not (?:supported|compatible)|incompatible).*",
-             r"KV connector.*expandable_segments"),
+        said(r"KV connector \S+ is incompatible with PYTORCH_CUDA_ALLOC_CONF",
+             r"PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True.*(?:incompatible|not compatible)"),
         ENGINE_SYMPTOMS,
     ),
     Rule(
@@ -139,8 +139,8 @@ RULES = (
         "read the first error in its log, not the last: journalctl -u {unit} -n 400",
         "ssh {host} journalctl -u {unit} -n 400 --no-pager",
         said(r"EngineCore encountered (?:a fatal error|an issue)", r"Engine core initialization failed",
-             r"EngineDeadError", r"WorkerProc initialization failed", r"Worker proc \S+ died unexpectedly",
-             r"Engine core proc \S+ died unexpectedly"),
+             r"EngineDeadError", r"WorkerProc initialization failed", r"Worker ?[Pp]roc \S+ died unexpectedly",
+             r"Engine core proc(?:ess)? \S+ died unexpectedly", r"Process \S+ \(PID: \d+\) died with exit code"),
         ("unit-crash-loop", "unit-failed", "unit-start-limit", *("gateway-server-down", "gateway-no-server")),
     ),
     Rule(

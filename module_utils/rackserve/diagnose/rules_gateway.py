@@ -135,6 +135,21 @@ def _lease(case: Case) -> Iterator[Hit]:
                       values={"owner": str(lease["owner"]), "operation": str(lease.get("operation"))})  # fmt: skip
 
 
+def _at_work(case: Case) -> Iterator[Hit]:
+    for host, gateway in _gateways(case):
+        lease = gateway.get("lease") or {}
+        if not _held(gateway):
+            continue
+        text = f"{lease.get('owner')} for {lease.get('operation')}, since {float(lease.get('age_s', 0)) / 60:.0f} min"
+        drained = [_engine_host(case, one) for one in _servers(gateway) if one.get("drained_by")]
+        values = {
+            "owner": str(lease.get("owner")),
+            "operation": str(lease.get("operation")),
+            "hosts": " ".join(drained),
+        }
+        yield Hit(host.name, [host.line("/var/lib/rackserve/lease.json", text)], "", values)
+
+
 def _bad_lease(case: Case) -> Iterator[Hit]:
     for host, gateway in _gateways(case):
         if (gateway.get("lease") or {}).get("problem"):
@@ -225,6 +240,13 @@ RULES = (
         "An operation was cut off; the next one is refused until it expires, and what it drained may still be out.",
         "make sure that it does not run any more, then run {operation} again, or with -e break_lock={owner}",
         ROLL, _lease,
+    ),
+    Rule(
+        "operation-at-work", "operation", NOTICE, 0.5, "{owner} is at work: {operation}",
+        "It holds the lease; what it drained and stopped comes back when it ends.",
+        "ask {owner}; where it does not run any more, run {operation} again: it finishes what was cut off",
+        "ssh {host} cat /var/lib/rackserve/lease.json", _at_work,
+        ("gateway-drained", "gateway-server-down", "unit-stopped", "engine-loading"),
     ),
     Rule(
         "lease-unreadable", "operation", DEGRADED, 0.9, "the lease file cannot be read",

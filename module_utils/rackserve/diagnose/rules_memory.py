@@ -26,6 +26,7 @@ RULES = (
         ROLL,
         said(
             r"larger than the available KV cache memory \((?P<left>[-\d.]+) GiB",
+            r"Cannot auto-fit max_model_len: not enough GPU memory",
             r"max seq len \(\d+\) is larger than the maximum number of tokens that can be stored in KV cache",
         ),
         (*ENGINE_SYMPTOMS, "gpu-oom"),
@@ -50,7 +51,8 @@ RULES = (
         "see who holds it: ssh {host} nvidia-smi; end it if it is yours, then site.yml starts the engine",
         HEALTH,
         said(
-            r"Free memory on device(?: cuda:\d+)? \((?P<free>[\d.]+)/[\d.]+ GiB\) on startup is less than desired",
+            r"Free memory on device(?: cuda:\d+)? \((?P<free>[\d.]+)/[\d.]+ GiB\) on startup is less than "
+            r"(?:desired|the engine)",
             r"MiB are allocated that no process owns", r"GPU \d+ \(.*\) is held by process",
             r"\d+ of \d+ MiB are free, the engine demands",
         ),

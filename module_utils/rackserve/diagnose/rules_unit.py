@@ -224,7 +224,7 @@ RULES = (
     Rule(
         "unit-crash-loop", "process", DOWN, 0.7, "{unit} ends and is started again and again",
         "systemd restarts it, and it fails the same way each time.", "read the first error of one of its starts",
-        _STATUS, _over_units(_crash_loop), ("unit-failed", "unit-killed", "engine-loading", *SERVICE_SYMPTOMS),
+        _STATUS, _over_units(_crash_loop), ("unit-failed", "engine-loading", *SERVICE_SYMPTOMS),
     ),
     Rule(
         "unit-start-timeout", "process", DOWN, 0.75, "{unit} did not start or answer within its time",
@@ -236,7 +236,10 @@ RULES = (
         "unit-killed", "process", DOWN, 0.65, "{unit} was ended by a signal",
         "Somebody killed it, or it crashed (SIGSEGV, SIGBUS).",
         "coredumpctl and journalctl -k on {host}; site.yml starts it", SITE + " --limit {host},gateway",
-        _over_units(_killed), ("unit-failed", *SERVICE_SYMPTOMS),
+        either(_over_units(_killed),
+               said(r"Main process exited, code=(?:killed|dumped), status=(?P<signal>\d+/\w+)", kinds=_LOGS,
+                    unless=r"status=15/TERM")),
+        ("unit-failed", "unit-crash-loop", "engine-loading", *SERVICE_SYMPTOMS),
     ),
     Rule(
         "unit-stopped", "operation", DOWN, 0.9, "{unit} was stopped in order, and not started again",

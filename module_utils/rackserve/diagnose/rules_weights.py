@@ -15,7 +15,10 @@ def _changed(case: Case) -> Iterator[Hit]:
     for host in case.hosts.values():
         for model in host.reading("weights", []):
             for what in model.get("changed") or []:
-                yield Hit(host.name, [host.line(str(model.get("path")), what)], values={"path": str(model.get("path"))})
+                # By its date alone it is a suspicion.
+                sure = 0.0 if "too large to be hashed" not in what else 0.6
+                path = str(model.get("path"))
+                yield Hit(host.name, [host.line(path, what)], values={"path": path}, confidence=sure)
 
 
 def _unready(case: Case) -> Iterator[Hit]:

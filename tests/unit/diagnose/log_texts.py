@@ -182,7 +182,8 @@ POSITIVE: list[Text] = [
     ),
     *_named(ENGINE, "engine-max-len", "ValueError: User-specified max_model_len (262144) is greater than the derived "
             "max_model_len (max_position_embeddings=163840 or model_max_length=None in model's config.json)."),
-    *_named(ENGINE, "engine-allocator", "ValueError: expandable_segments:True is not compatible with KV connector"),
+    *_named(ENGINE, "engine-allocator", "ValueError: KV connector NixlConnector is incompatible with "
+            "PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True unless enable_cumem_allocator is also enabled."),
     *_named(ENGINE, "engine-kernel-build", "RuntimeError: Ninja is required to load C++ extensions" + LAST,
             "RuntimeError: Error building extension 'fused_moe_90'" + LAST),
     *_named(
@@ -283,6 +284,7 @@ POSITIVE: list[Text] = [
         + LAST,
     ),
     # Units
+    *_named(UNIT, "unit-killed", "systemd: vllm-a-0.service: Main process exited, code=killed, status=9/KILL"),
     *_named(UNIT, "unit-bad-file", "systemd: Unit vllm-a-0.service has a bad unit file setting."),
     *_named(
         UNIT, "unit-not-executable",
@@ -422,6 +424,7 @@ NEAR: list[Text] = [
     _near(ENGINE, "INFO CUDA driver version 13000, runtime version 13000", "cuda-driver-old", "cuda-init"),
     _near(ENGINE, "INFO compute capability sm_90 is supported", "cuda-architecture"),
     _near(ENGINE, "INFO 8 CUDA GPUs are available", "gpu-no-device"),
+    _near(UNIT, "systemd: vllm-a-0.service: Main process exited, code=killed, status=15/TERM", "unit-killed"),
     _near(UNIT, "systemd: Started vllm-a-0.service - vLLM a-0.", "unit-bad-file", "unit-not-executable", "unit-assert",
           "unit-start-limit"),
     _near(ENGINE, "INFO: Uvicorn running on http://10.77.0.11:8000", "port-in-use", "address-moved"),

@@ -90,6 +90,12 @@ def killed(c: Cluster) -> None:
     out(c, **{**FAILED, "result": "signal", "status": 9})
 
 
+def killed_and_back(c: Cluster) -> None:
+    loading(c)
+    unit(c, active_s=20.0, restarts=1)
+    log(c, "systemd: vllm-a-0.service: Main process exited, code=killed, status=9/KILL\n")
+
+
 def failed_only(c: Cluster) -> None:
     out(c, **{**FAILED, "status": 1})
 
@@ -265,6 +271,10 @@ def lease_left(c: Cluster) -> None:
     gateway(lease={"owner": "ada@ops1", "operation": "roll-serving", "left_s": -600, "age_s": 7800})(c)
 
 
+def at_work(c: Cluster) -> None:
+    gateway(lease={"owner": "ada@ops1", "operation": "roll-serving", "left_s": 3600, "age_s": 60})(c)
+
+
 def lease_broken(c: Cluster) -> None:
     gateway(lease={"problem": "cannot read the lease: it is no JSON"})(c)
 
@@ -349,6 +359,8 @@ CASES: list[tuple[Inject, str, str]] = [
     (other_addresses, "gateway-addresses", "gw"),
     (lease_left, "lease-forgotten", "gw"),
     (lease_broken, "lease-unreadable", "gw"),
+    (at_work, "operation-at-work", "gw"),
+    (killed_and_back, "unit-killed", NODE),
     (lost("Failed to connect to the host via ssh: connect to host 10.77.0.12 port 22: No route to host"),
      "host-unreachable", NODE),
     (lost("root@10.77.0.12: Permission denied (publickey)."), "host-login-refused", NODE),
@@ -395,9 +407,24 @@ def test_every_engine_down_and_two_causes_are_two_causes() -> None:
     assert {each["cause"] for each in found[1]["follows"]} == {"gateway-server-down"}
 
 
-def test_an_operation_at_work_is_no_cause() -> None:
+def test_what_an_operation_drained_and_stopped_is_its_work() -> None:
     """It holds the lease, and what it drained comes back."""
     cluster = changed(healthy_cluster())
-    drained_by_cut_off(cluster)
-    gateway(lease={"owner": "ada@ops1", "operation": "roll-serving", "left_s": 3600, "age_s": 60})(cluster)
-    assert causes(cluster) == []
+    stopped(cluster)
+    server_of(cluster, NODE).update(admin="drain", status="DRAIN", drained_by="roll-serving")
+    at_work(cluster)
+    found = causes(cluster)
+    assert [one["cause"] for one in found] == ["operation-at-work"]
+    assert [(each["cause"], each["host"]) for each in found[0]["follows"]] == [("unit-stopped", NODE)]
+    cluster = changed(healthy_cluster())
+    stopped(cluster)
+    at_work(cluster)
+    assert [one["cause"] for one in causes(cluster)] == ["unit-stopped", "operation-at-work"], "it drained nothing"
+
+
+def test_what_fails_during_an_operation_is_named_first() -> None:
+    cluster = changed(healthy_cluster())
+    bad_flag(cluster)
+    server_of(cluster, NODE).update(admin="drain", status="DRAIN", drained_by="roll-serving")
+    at_work(cluster)
+    assert causes(cluster)[0]["cause"] == "engine-bad-argument"
