@@ -15,9 +15,10 @@ if MODULE_UTILS not in sys.path:
 from rackserve.diagnose import inputs, program  # noqa: E402 - needs the path above
 
 
-def host_question(piece: Any) -> dict[str, Any]:
-    """The plan's part for the module host_evidence, from a host's slice."""
-    return inputs.host_question(json.loads(json.dumps(dict(piece or {}))))
+def host_question(piece: Any, health: Any = None, skip: Any = ()) -> dict[str, Any]:
+    """The plan's part for the module host_evidence, from a host's slice and what the site expects of its health."""
+    given = json.loads(json.dumps([dict(piece or {}), None if health is None else dict(health), list(skip)]))
+    return inputs.host_question(*given)
 
 
 def diagnose_hosts(hostvars: Any, hosts: Any) -> dict[str, Any]:

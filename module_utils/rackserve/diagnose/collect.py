@@ -92,8 +92,9 @@ class Collector:
             return
         words = ["journalctl", "--dmesg", "--boot", "--quiet", "--no-pager", "--output=short-iso"]
         code, out, err = self.run([*words, f"--lines={_KERNEL_LINES}", f"--since=@{int(self.since_s)}"])
-        if code:
-            self.missed.append(f"kernel log: {' '.join((err or out).split())}")
+        # Without an entry some versions return 1, and say nothing.
+        if code and err.strip():
+            self.missed.append(f"kernel log: {' '.join(err.split())}")
         self.add("kernel.log", KERNEL, out)
 
     def journal(self, unit: str, kind: str, fine: bool, lines: int, running: bool) -> None:
@@ -104,8 +105,8 @@ class Collector:
             "journalctl", "--quiet", "--no-pager", "--output=json", f"--output-fields={_SYSTEMD}", f"--lines={lines}",
             f"--unit={unit}", f"--since=@{int(self.since_s)}",
         ])  # fmt: skip
-        if code:
-            self.missed.append(f"journal of {unit}: {' '.join((err or out).split())}")
+        if code and err.strip():
+            self.missed.append(f"journal of {unit}: {' '.join(err.split())}")
         text = "\n".join(last_starts(out, 2 if running else 1)) + "\n"
         self.add(f"journal/{unit}.log", kind, text, unit, FINE if fine else TROUBLED)
 

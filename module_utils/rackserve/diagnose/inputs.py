@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..preflight.inputs import GATEWAY_UNIT, host_inputs
@@ -12,8 +12,12 @@ _KEPT = ("cluster", "plan_hash", "host", "address", "hosts", "roles", "network",
          "gateway", "groups", "ray", "firewall")  # fmt: skip
 
 
-def host_question(piece: Mapping[str, Any]) -> dict[str, Any]:
+def host_question(
+    piece: Mapping[str, Any], health: Mapping[str, Any] | None = None, skip: Sequence[str] = ()
+) -> dict[str, Any]:
     """The plan's part for the module host_evidence, from the host's slice; plain data without secrets.
+
+    ``health``: what the site expects, where that is not the plan's; ``skip``: checks that say nothing there.
 
     {units, gpus, engines, ports, written, models, release, user, gateway, health, and parts of the slice as they are}
     """
@@ -31,7 +35,8 @@ def host_question(piece: Mapping[str, Any]) -> dict[str, Any]:
     units = [*asked["units"]]
     units += [WATCH_UNIT] if engines else []
     units += [GATEWAY_UNIT] if gateway else []
-    gpus = ((piece.get("health") or {}).get("gpus") or {}).get("count") or 0
+    wanted = dict(health if health is not None else piece.get("health") or {})
+    gpus = (wanted.get("gpus") or {}).get("count") or 0
     return {
         **{name: piece[name] for name in _KEPT if piece.get(name)},
         "units": list(dict.fromkeys(units)),
@@ -41,5 +46,5 @@ def host_question(piece: Mapping[str, Any]) -> dict[str, Any]:
         "written": asked["written"],
         "models": [{"name": one["name"], "path": one["path"]} for one in piece.get("models") or []],
         "argv": {one["unit"]: one["argv"] for one in instances},
-        "health": piece.get("health") or {},
+        "health": {**wanted, "skip": list(skip)} if wanted else {},
     }

@@ -22,8 +22,8 @@ PROPERTIES = (
     "NeedDaemonReload,MainPID,User,AssertResult,ActiveEnterTimestampMonotonic,InactiveEnterTimestamp,FragmentPath"
 )
 PATTERNS = ("vllm-*.service", "rackserve-*.service")
-# One of ours that runs for a moment and ends; its state in between says nothing.
-_MOMENTARY = re.compile(r"rackserve-(host-health|firewall-|lab-|job-|gpu-devices|gpu-settings|progress)")
+# Those that run on; what runs for a moment and ends, such as a timer's, says nothing by its state.
+_LASTING = re.compile(r"vllm-|rackserve-(gateway|engine-watch|group|ray|router|firewall\.service)")
 _DIGEST = re.compile(rb"RACKSERVE_(?:CONFIG_SHA256|UNIT)=([0-9a-f]{64})")
 _STUCK_S = 3.0
 _MOST_HASHED = 64 << 20
@@ -35,7 +35,7 @@ def unit_states(root: Path, run: Run, wanted: Sequence[str], now_monotonic_s: fl
     if code:
         raise ValueError(f"systemctl list-units: {' '.join((err or out).split())}")
     listed = [line.split()[0] for line in out.splitlines() if line.split() and ".service" in line]
-    names = list(dict.fromkeys([*wanted, *(name for name in listed if not _MOMENTARY.match(name))]))
+    names = list(dict.fromkeys([*wanted, *(name for name in listed if _LASTING.match(name))]))
     if not names:
         return {}
     code, out, err = run(["systemctl", "show", f"--property={PROPERTIES}", *names])
@@ -106,7 +106,7 @@ def with_stuck(root: Path, units: Sequence[str], wait: Callable[[float], None] =
 
 def volumes(root: Path, paths: Sequence[str]) -> list[dict[str, Any]]:
     """Room of the file systems that these paths lie on, or will lie on; `written`: we write there."""
-    found: dict[int, dict[str, Any]] = {}
+    found: dict[tuple[int, bool], dict[str, Any]] = {}
     for path in paths:
         place = storage.existing(root / path.lstrip("/"))
         try:
@@ -114,7 +114,7 @@ def volumes(root: Path, paths: Sequence[str]) -> list[dict[str, Any]]:
         except OSError:
             continue
         mib = seen.f_frsize / (1 << 20)
-        entry = found.setdefault(device, {
+        entry = found.setdefault((device, bool(seen.f_flag & os.ST_RDONLY)), {
             "mount": _mount_of(place), "size_mib": round(seen.f_blocks * mib), "free_mib": round(seen.f_bavail * mib),
             "inodes": seen.f_files, "inodes_free": seen.f_favail, "paths": [],
             "read_only": bool(seen.f_flag & os.ST_RDONLY), "written": True,

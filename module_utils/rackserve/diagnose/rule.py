@@ -19,7 +19,8 @@ CATEGORIES = (
 # Seen wherever an engine does not run, whatever the reason; a rule that knows the reason hides them.
 UNIT_SYMPTOMS = (
     "unit-crash-loop", "unit-start-limit", "unit-failed", "unit-killed", "unit-start-timeout", "unit-stopped",
-    "unit-assert", "engine-core-died", "engine-ready-timeout", "engine-hung", "engine-loading",
+    "unit-assert", "engine-core-died", "engine-ready-timeout", "engine-hung", "engine-errors",
+    "engine-loading",
 )  # fmt: skip
 SERVICE_SYMPTOMS = ("gateway-server-down", "gateway-no-server", "engine-watch-ended")
 ENGINE_SYMPTOMS = UNIT_SYMPTOMS + SERVICE_SYMPTOMS

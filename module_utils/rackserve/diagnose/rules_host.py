@@ -8,7 +8,7 @@ from .case import ENGINE, KERNEL, UNIT, Case
 from .rule import DEGRADED, DOWN, ENGINE_SYMPTOMS, HEALTH, NOTICE, PLAY, SITE, Hit, Rule, either, said
 
 _LOGS = (ENGINE, UNIT, "gateway", "ray")
-_FULL_PERCENT, _FULL_MIB = 95.0, 256
+_FULL_PERCENT, _FULL_MIB, _LITTLE = 95.0, 256, 0.15
 
 
 def _preflight(*codes: str) -> Callable[[Case], Iterable[Hit]]:
@@ -31,7 +31,7 @@ def _volumes(case: Case) -> Iterator[Hit]:
             size, free = float(one.get("size_mib") or 0), float(one.get("free_mib") or 0)
             nodes, left = float(one.get("inodes") or 0), float(one.get("inodes_free") or 0)
             place = str(one.get("mount"))
-            if size and (free < size * (1 - _FULL_PERCENT / 100) or (free < _FULL_MIB < size)):
+            if size and (free < size * (1 - _FULL_PERCENT / 100) or (free < _FULL_MIB and free < size * _LITTLE)):
                 text = f"{free:.0f} of {size:.0f} MiB are free"
             elif nodes and left < nodes * (1 - _FULL_PERCENT / 100):
                 text = f"{left:.0f} of {nodes:.0f} inodes are free"

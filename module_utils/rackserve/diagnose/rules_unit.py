@@ -203,6 +203,11 @@ RULES = (
         ROLL, _engines("refused"), SERVICE_SYMPTOMS,
     ),
     Rule(
+        "engine-errors", "process", DOWN, 0.7, "{unit} answers a request for one token with an error",
+        "The API server works, and the engine behind it does not.", "read the first error in its log",
+        "ssh {host} journalctl -u {unit} -n 200 --no-pager", _engines("failed"), SERVICE_SYMPTOMS,
+    ),
+    Rule(
         "engine-loading", "process", NOTICE, 0.5, "{unit} is still starting",
         "Weights are read and graphs made before the port opens.", "wait; its journal says how far it is",
         "ssh {host} journalctl -u {unit} -n 20 --no-pager", _engines("loading"), SERVICE_SYMPTOMS,

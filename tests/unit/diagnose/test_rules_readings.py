@@ -156,6 +156,11 @@ def refuses_key(c: Cluster) -> None:
     down(c, NODE)
 
 
+def errors(c: Cluster) -> None:
+    c[NODE]["readings"]["engines"][0].update(state="failed", said="HTTP 500 for one token")
+    down(c, NODE)
+
+
 def loading(c: Cluster) -> None:
     unit(c, active_s=20.0)
     c[NODE]["readings"]["engines"][0].update(state="loading", said="connection refused")
@@ -329,6 +334,7 @@ CASES: list[tuple[Inject, str, str]] = [
     (hung, "engine-hung", NODE),
     (stuck, "engine-stuck", NODE),
     (refuses_key, "engine-refuses-key", NODE),
+    (errors, "engine-errors", NODE),
     (loading, "engine-loading", NODE),
     (stale, "unit-stale", NODE),
     (needs_reload, "unit-stale", NODE),
