@@ -16,8 +16,10 @@ LEASE = "/var/lib/rackserve/lease.json"
 
 @dataclass(frozen=True)
 class Failure:
-    """Shell lines on a host; they may name {unit}, {name}, {address}, {port}, {model}, {folder}. `until`: a line that says
-    `yes` once the failure shows; `engine`: whether the engine has to be waited for afterwards."""
+    """Shell lines on a host; they may name {unit}, {name}, {address}, {port}, {model}, {folder}.
+
+    `until`: a line that says `yes` once the failure shows.
+    """
 
     name: str
     cause: str
@@ -25,7 +27,6 @@ class Failure:
     undo: Sequence[str]
     on: str = NODE
     until: str = ""
-    engine: bool = False
 
 
 RELOAD = "systemctl daemon-reload"
@@ -46,25 +47,25 @@ def _drop_in(name: str, text: str) -> str:
 
 ENGINES = (
     Failure("a flag that vLLM does not know, in a drop-in", "engine-bad-argument",
-            (FLAG, RELOAD, "systemctl restart --no-block {unit}"), (*NO_DROP_IN, START), until=FAILED, engine=True),
+            (FLAG, RELOAD, "systemctl restart --no-block {unit}"), (*NO_DROP_IN, START), until=FAILED),
     Failure("a variable that vLLM does not know, in a drop-in", "engine-bad-environment",
-            (_drop_in("env", "Environment=VLLM_GPU_MEMORY_UTILIZATION=0.9"), RELOAD, "systemctl restart --no-block {unit}"),
-            (*NO_DROP_IN, START), engine=True,
+            (_drop_in("env", "Environment=VLLM_SWAP_SPACE=4"), RELOAD, "systemctl restart --no-block {unit}"),
+            (*NO_DROP_IN, START),
             until="journalctl -u {unit} --since -90s | grep -q 'Unknown vLLM environment' && echo yes; exit 0"),
     Failure("the engine's process killed", "unit-killed",
-            ("systemctl kill -s KILL --kill-whom=main {unit}", "sleep 8"), (START,), engine=True),
-    Failure("the engine stopped and forgotten", "unit-stopped", ("systemctl stop {unit}",), (START,), engine=True),
+            ("systemctl kill -s KILL --kill-whom=main {unit}", "sleep 8"), (START,)),
+    Failure("the engine stopped and forgotten", "unit-stopped", ("systemctl stop {unit}",), (START,)),
     Failure("the engine's unit masked", "unit-masked",
-            ("systemctl stop {unit}", "mv {folder}/{unit} {folder}/.kept-unit", "ln -s /dev/null {folder}/{unit}", RELOAD),
-            ("rm {folder}/{unit}", "mv {folder}/.kept-unit {folder}/{unit}", RELOAD, START), engine=True),
+            ("systemctl stop {unit}", "mv {folder}/{unit} {folder}/.kept-unit",
+             "ln -s /dev/null {folder}/{unit}", RELOAD),
+            ("rm {folder}/{unit}", "mv {folder}/.kept-unit {folder}/{unit}", RELOAD, START)),
     Failure("another process on the engine's port", "port-in-use",
             ("systemctl stop {unit}",
              "systemd-run --quiet --collect --unit=squatter python3 -m http.server --bind {address} {port}", "sleep 2",
              "systemctl start --no-block {unit}"),
-            ("systemctl stop squatter.service", "systemctl restart --no-block {unit}"), engine=True),
+            ("systemctl stop squatter.service", "systemctl restart --no-block {unit}")),
     Failure("the engine frozen", "engine-frozen",
-            ("systemctl kill -s STOP --kill-whom=main {unit}",), ("systemctl kill -s CONT --kill-whom=main {unit}",),
-            engine=True),
+            ("systemctl kill -s STOP --kill-whom=main {unit}",), ("systemctl kill -s CONT --kill-whom=main {unit}",)),
 )  # fmt: skip
 FILES = (
     Failure("a byte of the weights changed", "weights-changed",
@@ -89,11 +90,13 @@ FILES = (
     Failure("a drop-in that is not ours", "unit-drop-in", (_drop_in("nice", "Nice=5"), RELOAD), NO_DROP_IN),
     Failure("a unit that will not start at boot", "unit-disabled", ("systemctl disable {unit}",),
             ("systemctl enable {unit}",)),
-    Failure("the gateway stopped", "unit-stopped", (f"systemctl stop {GATEWAY}",), (f"systemctl start {GATEWAY}",), on="gw"),
-    Failure("a lease that nobody can read", "lease-unreadable", (f"echo nothing > {LEASE}",), (f"rm {LEASE}",), on="gw"),
+    Failure("the gateway stopped", "unit-stopped", (f"systemctl stop {GATEWAY}",), (f"systemctl start {GATEWAY}",),
+            on="gw"),
+    Failure("a lease that nobody can read", "lease-unreadable", (f"echo nothing > {LEASE}",),
+            (f"rm {LEASE}",), on="gw"),
     Failure("a lease that was left", "lease-forgotten",
-            ("echo '{{\"owner\": \"ada@ops1\", \"plan_hash\": \"x\", \"operation\": \"roll-serving\", \"acquired_at\": 1,"
-             f" \"expires_at\": 2}}}}' > {LEASE}",), (f"rm {LEASE}",), on="gw"),
+            ("echo '{{\"owner\": \"ada@ops1\", \"plan_hash\": \"x\", \"operation\": \"roll-serving\","
+             f" \"acquired_at\": 1, \"expires_at\": 2}}}}' > {LEASE}",), (f"rm {LEASE}",), on="gw"),
 )  # fmt: skip
 
 # Faults of the catalogue, what is given to them, and the cause that has to be first.

@@ -87,8 +87,12 @@ def _matching(
 ) -> tuple[list[Line], dict[str, str]]:
     lines: list[Line] = []
     values: dict[str, str] = {}
+    # Over the whole text first: nearly all rules end here, and texts may be long.
+    present = [pattern for pattern in wanted if pattern.search(source.text)]
+    if not present:
+        return lines, values
     for line in source.lines():
-        found = next((match for match in (pattern.search(line.text) for pattern in wanted) if match), None)
+        found = next((match for match in (pattern.search(line.text) for pattern in present) if match), None)
         if found and not (refused and refused.search(line.text)):
             lines.append(line)
             for name, value in found.groupdict().items():

@@ -71,6 +71,8 @@ def _parsed(text: str) -> tuple[str, int] | None:
 def _by_number(wanted: int | None) -> Callable[[Case], Iterable[Hit]]:
     def look(case: Case) -> Iterator[Hit]:
         for source in case.sources((KERNEL,)):
+            if "Xid" not in source.text:
+                continue
             lines: dict[str, list[Line]] = {}
             for line in source.lines():
                 parsed = _parsed(line.text)
