@@ -36,6 +36,7 @@ def look_at_host(root: Path, run: Run, plan: Mapping[str, Any], asked: Mapping[s
     read("units", lambda: readings.unit_states(root, run, plan.get("units") or [], time.monotonic()))
     units = found.get("units") or {}
     read("engines", lambda: serving.engines(root, plan, units))
+    read("behind_plan", lambda: readings.behind_plan(root, plan.get("argv") or {}))
     read("gateway", lambda: serving.gateway(root, plan, now_s))
     read("processes", lambda: readings.with_stuck(root, list(units)))
     paths = [*readings.ALWAYS, *(plan.get("written") or []), *(str(one["path"]) for one in plan.get("models") or [])]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -76,6 +77,25 @@ def _digest(path: Path) -> str:
     except OSError:
         return ""
     return found[1].decode() if found else ""
+
+
+def behind_plan(root: Path, argv: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
+    """Units whose command on disk is not the plan's: {unit, missing, extra}, words of each."""
+    found = []
+    for name, wanted in argv.items():
+        text = host.read(root / "etc/systemd/system" / name).replace("\\\n", " ")
+        line = next((line for line in text.splitlines() if line.startswith("ExecStart=")), "")
+        if not line:
+            continue
+        try:
+            words = [word.replace("%%", "%") for word in shlex.split(line.partition("=")[2])]
+        except ValueError:
+            words = line.partition("=")[2].split()
+        if words != list(wanted):
+            missing = [word for word in wanted if word not in words]
+            extra = [word for word in words if word not in wanted]
+            found.append({"unit": name, "missing": missing, "extra": extra})
+    return found
 
 
 def unit_processes(root: Path, units: Sequence[str]) -> list[dict[str, Any]]:

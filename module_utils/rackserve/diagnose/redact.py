@@ -33,8 +33,8 @@ _PATTERNS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], .
     (re.compile(r"(?i)(\b(?:bearer|basic)\s+)(?=[\w+/.~=-]{8,})(?=\S*[\d_+/=-]|\S{20,})[\w+/.~=-]+"), rf"\1{MARK}"),
     (re.compile(r"(?i)(authorization['\"]?\s*[:=]\s*['\"]?(?:\w+\s+)?)(?!\[redacted)[\w+/.~=-]{6,}(?!\s*\[redacted)"),
      rf"\1{MARK}"),
-    (re.compile(r"(?i)(\b[a-z][a-z0-9+.-]*://[^\s/:@]*:)[^\s/@]+@"), rf"\1{MARK}@"),
-    (re.compile(r"(?i)(\b[a-z][a-z0-9+.-]*://)(?=[^\s/:@]{16,}@)[^\s/:@]+@"), rf"\1{MARK}@"),
+    (re.compile(r"(?i)(\b[a-z][a-z0-9+.-]{0,15}://[^\s/:@]*:)[^\s/@]+@"), rf"\1{MARK}@"),
+    (re.compile(r"(?i)(\b[a-z][a-z0-9+.-]{0,15}://)(?=[^\s/:@]{16,}@)[^\s/:@]+@"), rf"\1{MARK}@"),
     (re.compile(r"(?i)([?&](?:[\w-]*(?:token|key|sig|signature|secret|password|credential))=)[^&\s'\"]+"),
      rf"\1{MARK}"),
     # One line of JSON, YAML, an environment or a configuration, and arguments: --api-key X, --api-key=X.

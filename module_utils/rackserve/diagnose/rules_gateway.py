@@ -156,6 +156,14 @@ def _bad_lease(case: Case) -> Iterator[Hit]:
             yield Hit(host.name, [host.line("/var/lib/rackserve/lease.json", str(gateway["lease"]["problem"]))])
 
 
+def _stale(case: Case) -> Iterator[Hit]:
+    for host, gateway in _gateways(case):
+        config = gateway.get("config") or {}
+        if config.get("wanted") != config.get("running"):
+            text = f"HAProxy runs {str(config.get('running'))[:12]}, on disk is {str(config.get('wanted'))[:12]}"
+            yield Hit(host.name, [host.line("/etc/rackserve/gateway/haproxy.cfg", text)], GATEWAY_UNIT)
+
+
 RULES = (
     Rule(
         "tls-expired", "gateway", DOWN, 0.97, "the gateway's certificate expired ({until})",
@@ -209,6 +217,11 @@ RULES = (
         "gateway-addresses", "gateway", DOWN, 0.85, "servers in the gateway are not those of the plan ({target})",
         "HAProxy was changed by hand, or started with older files.", "site.yml sets them through the runtime API", SITE,
         _differs, SERVICE_SYMPTOMS,
+    ),
+    Rule(
+        "gateway-stale", "configuration", DEGRADED, 0.85, "the gateway runs an older configuration than is on disk",
+        "A reload failed, or the file was edited by hand.", "roll-serving.yml loads it without a break",
+        PLAY + "roll-serving.yml --limit gateway", _stale,
     ),
     Rule(
         "gateway-server-down", "gateway", DOWN, 0.7, "the gateway gets no completion from {target}",

@@ -117,6 +117,19 @@ def _stale(_host: Host, _name: str, unit: Unit) -> str:
     return "NeedDaemonReload=yes: its files changed since systemd read them" if unit.get("reload") == "yes" else ""
 
 
+def _behind(case: Case) -> Iterator[Hit]:
+    for host in case.hosts.values():
+        for one in host.reading("behind_plan", []):
+            words = [
+                f"lacks {' '.join(one.get('missing') or ['nothing'])}",
+                f"has {' '.join(one.get('extra') or ['nothing'])}",
+            ]
+            unit = str(one.get("unit"))
+            yield Hit(
+                host.name, [host.line(f"/etc/systemd/system/{unit}", f"{words[0]}; {words[1]} beyond the plan")], unit
+            )
+
+
 def _drop_ins(_host: Host, _name: str, unit: Unit) -> str:
     foreign = [path for path in unit.get("drop_ins") or [] if str(path).startswith(("/etc/", "/run/"))]
     return ", ".join(foreign)
@@ -262,6 +275,11 @@ RULES = (
         "unit-stale", "configuration", DEGRADED, 0.85, "{unit} runs an older configuration than the one on disk",
         "site.yml never restarts what serves; a gated operation applies the change.",
         "roll-serving.yml drains, restarts and proves it", ROLL, _over_units(_stale),
+    ),
+    Rule(
+        "unit-behind-plan", "configuration", NOTICE, 0.8, "{unit} has another command than the description asks for",
+        "The description was changed since, or the unit was edited by hand; site.yml never restarts what serves.",
+        "roll-serving.yml drains, changes, restarts and proves it", ROLL, _behind,
     ),
     Rule(
         "unit-drop-in", "configuration", NOTICE, 0.6, "{unit} has a drop-in that is not ours",

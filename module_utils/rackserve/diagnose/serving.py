@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import socket
 import ssl
 import time
@@ -88,7 +89,7 @@ def gateway(root: Path, plan: Mapping[str, Any], now_s: float, command: Command 
     given = plan.get("gateway")
     if not given:
         return {}
-    found: dict[str, Any] = {"lease": held(root, now_s)}
+    found: dict[str, Any] = {"lease": held(root, now_s), "config": configuration(root, str(given["stats_socket"]))}
     if given.get("tls"):
         found["tls"] = certificate(root, now_s)
     try:
@@ -99,6 +100,20 @@ def gateway(root: Path, plan: Mapping[str, Any], now_s: float, command: Command 
     except (GatewayError, ValueError, KeyError) as problem:
         found["problem"] = str(problem)
     return found
+
+
+_DIGEST = re.compile(r"^# config-sha256 (\w+)", re.MULTILINE)
+
+
+def configuration(root: Path, stats_socket: str) -> dict[str, str]:
+    """Digests of the configuration on disk and of the one that HAProxy loaded; empty where one cannot be read."""
+    folder = stats_socket.rpartition("/")[0].lstrip("/")
+    try:
+        on_disk = _DIGEST.search((root / "etc/rackserve/gateway/haproxy.cfg").read_text("utf-8", "replace"))
+        running = (root / folder / "rackserve.config-sha256").read_text("utf-8").strip()
+    except OSError:
+        return {}
+    return {"wanted": on_disk[1], "running": running} if on_disk and running else {}
 
 
 def held(root: Path, now_s: float) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from diagnose_support import plan
+from diagnose_support import REPO, plan
 from rackserve.diagnose import collect, readings
 from rackserve.diagnose.case import FINE, TROUBLED
 from rackserve.diagnose.collect import Collector, kind_of, last_starts
@@ -191,6 +191,23 @@ def test_units_as_systemd_has_them(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="no bus"):
             readings.unit_states(tmp_path, Runner(broken), [ENGINE], 0.0)
     assert readings.unit_states(tmp_path, Runner({"systemctl list-units": (0, "", "")}), [], 0.0) == {}
+
+
+def test_a_unit_that_is_behind_the_plan(tmp_path: Path) -> None:
+    """Every engine of the lab's golden files is as the plan has it; one word more or less is told."""
+    golden = REPO / "tests/golden/lab"
+    for name, piece in plan()["slices"].items():
+        asked = host_question(piece)
+        assert readings.behind_plan(golden / name, asked["argv"]) == []
+        assert not asked["engines"] or (golden / name / f"etc/systemd/system/{asked['engines'][0]['unit']}").is_file()
+    write(
+        tmp_path,
+        f"etc/systemd/system/{ENGINE}",
+        "[Service]\nExecStart=/x \\\n  --a=1 \\\n  '--b=5%% x'\nRestart=always\n",
+    )
+    assert readings.behind_plan(tmp_path, {ENGINE: ["/x", "--a=1", "--b=5% x"], "gone.service": ["y"]}) == []
+    found = readings.behind_plan(tmp_path, {ENGINE: ["/x", "--a=2", "--b=5% x"]})
+    assert found == [{"unit": ENGINE, "missing": ["--a=2"], "extra": ["--a=1"]}]
 
 
 def process(root: Path, pid: int, state: str, unit: str) -> None:

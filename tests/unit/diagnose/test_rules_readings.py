@@ -272,6 +272,14 @@ def other_addresses(c: Cluster) -> None:
     server_of(c, NODE).update(address="10.77.0.99")
 
 
+def gateway_stale(c: Cluster) -> None:
+    gateway(config={"wanted": "a" * 64, "running": "b" * 64})(c)
+
+
+def behind_plan(c: Cluster) -> None:
+    c[NODE]["readings"]["behind_plan"] = [{"unit": ENGINE, "missing": ["--max-num-seqs=24"], "extra": []}]
+
+
 def lease_left(c: Cluster) -> None:
     gateway(lease={"owner": "ada@ops1", "operation": "roll-serving", "left_s": -600, "age_s": 7800})(c)
 
@@ -363,6 +371,8 @@ CASES: list[tuple[Inject, str, str]] = [
     (server_down_only, "gateway-server-down", NODE),
     (no_server, "gateway-no-server", "gw"),
     (other_addresses, "gateway-addresses", "gw"),
+    (gateway_stale, "gateway-stale", "gw"),
+    (behind_plan, "unit-behind-plan", NODE),
     (lease_left, "lease-forgotten", "gw"),
     (lease_broken, "lease-unreadable", "gw"),
     (at_work, "operation-at-work", "gw"),

@@ -127,6 +127,15 @@ def test_a_gateway_that_does_not_answer(tmp_path: Path) -> None:
     assert found["tls"]["problem"] == "No such file or directory"
 
 
+def test_what_the_gateway_loaded(tmp_path: Path) -> None:
+    for name, text in (("etc/rackserve/gateway/haproxy.cfg", "# x\n# config-sha256 abc\n"),
+                       ("run/haproxy/rackserve.config-sha256", "def\n")):  # fmt: skip
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text(text)
+    assert serving.configuration(tmp_path, "/run/haproxy/x.sock") == {"wanted": "abc", "running": "def"}
+    assert serving.configuration(tmp_path, "/run/gone/x.sock") == {}
+
+
 def test_who_holds_the_lease(tmp_path: Path) -> None:
     path = tmp_path / serving.LEASE
     path.parent.mkdir(parents=True)
