@@ -35,13 +35,13 @@ class Server(paramiko.ServerInterface):
     def __init__(self, channel_done: threading.Event) -> None:
         self.done = channel_done
 
-    def check_channel_request(self, kind: str, chanid: int) -> int:
+    def check_channel_request(self, _kind: str, _chanid: int) -> int:
         return paramiko.OPEN_SUCCEEDED
 
-    def get_allowed_auths(self, username: str) -> str:
+    def get_allowed_auths(self, _username: str) -> str:
         return "publickey"
 
-    def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:
+    def check_auth_publickey(self, _username: str, _key: paramiko.PKey) -> int:
         return paramiko.AUTH_SUCCESSFUL
 
     def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
