@@ -12,20 +12,21 @@ description:
   - Looks whether a step may be taken, records it on the host, and takes it. C(act-on-health) decides which.
   - V(restart_fabric_manager), V(gpu_reset) and V(reboot) are refused while an engine runs, while any process is on a
     GPU, and on the host from which Ansible runs. V(reboot) and V(drain) are only recorded; the playbook does them.
-  - V(quarantine) runs where the gateway is and turns drains of C(act-on-health) into ones that no operation ends.
+  - V(quarantine) runs where the gateway is and turns drains of C(act-on-health) into ones that no operation ends;
+    V(hand_over) turns them into ones that C(return-host) ends, V(lift) does that with a quarantine.
 author: [rackserve contributors]
 options:
   step:
     description: The step; V(look) only reads.
     type: str
     required: true
-    choices: [look, drain, restart_fabric_manager, gpu_reset, reboot, quarantine]
+    choices: [look, drain, restart_fabric_manager, gpu_reset, reboot, quarantine, hand_over, lift]
   check: {description: The check whose finding it is for., type: str, default: ""}
   subject: {description: What the finding is about., type: str, default: ""}
   units: {description: Units that must not run., type: list, elements: str, default: []}
   controller: {description: The machine id of where Ansible runs; empty where it has none., type: str, default: ""}
   simulated: {description: The GPUs are simulated and cannot be reset., type: bool, default: false}
-  targets: {description: Servers as C(backend/slot) that go into quarantine., type: list, elements: str, default: []}
+  targets: {description: C(backend/slot) whose drain becomes another one., type: list, elements: str, default: []}
   state_file: {description: The gateway's server-state file., type: path}
 attributes:
   check_mode: {support: full, description: Says whether the step may be taken and takes none.}
@@ -65,13 +66,19 @@ import time
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.rackserve.gateway.quarantine import quarantine
+from ansible.module_utils.rackserve.gateway.quarantine import renote
 from ansible.module_utils.rackserve.gateway.runtime import GatewayError
 from ansible.module_utils.rackserve.health.actions import ActionError, Host, look, take
 from ansible.module_utils.rackserve.health.host_tools import run_command
-from ansible.module_utils.rackserve.health.ladder import OPERATION, QUARANTINED
+from ansible.module_utils.rackserve.health.ladder import HANDED_OVER, OPERATION, QUARANTINED
 
-STEPS = ["look", "drain", "restart_fabric_manager", "gpu_reset", "reboot", "quarantine"]
+STEPS = ["look", "drain", "restart_fabric_manager", "gpu_reset", "reboot", "quarantine", "hand_over", "lift"]
+# By whom the servers have to be drained, and whose drain it becomes.
+NOTES = {
+    "quarantine": (OPERATION, QUARANTINED),
+    "hand_over": (OPERATION, HANDED_OVER),
+    "lift": (QUARANTINED, HANDED_OVER),
+}
 NOTHING = {"busy": [], "tried": [], "cannot": [], "problem": "", "commands": []}
 
 
@@ -89,7 +96,7 @@ def main() -> None:
             "state_file": {"type": "path"},
         },
         supports_check_mode=True,
-        required_if=[("step", "quarantine", ["targets", "state_file"])],
+        required_if=[("step", step, ["targets", "state_file"]) for step in NOTES],
     )
     given, dry = module.params, module.check_mode
     step, connection = given["step"], os.environ.get("SSH_CONNECTION", "")
@@ -97,9 +104,8 @@ def main() -> None:
     try:
         if step == "look":
             module.exit_json(changed=False, **{**NOTHING, **look(host)})
-        if step == "quarantine":
-            path = Path(given["state_file"])
-            changed = quarantine(path, given["targets"], OPERATION, QUARANTINED, check=dry)
+        if step in NOTES:
+            changed = renote(Path(given["state_file"]), given["targets"], *NOTES[step], check=dry)
             module.exit_json(changed=changed, **NOTHING)
         commands = take(host, step, given["check"], given["subject"], time.time(), dry=dry)
     except (ActionError, GatewayError) as error:

@@ -1,4 +1,4 @@
-"""A drain that stays until somebody says the host is well: an operation's note becomes one that no operation ends."""
+"""Whose a drain is: an operation's note becomes a quarantine, which no operation ends, or is handed to another one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .notes import note_file, read_notes, write_notes
 from .runtime import GatewayError
 
 
-def quarantine(state_file: Path, targets: Sequence[str], by: str, note: str, *, check: bool) -> bool:
+def renote(state_file: Path, targets: Sequence[str], by: str, note: str, *, check: bool) -> bool:
     """Give the servers that ``by`` drained another note; whether a note changed.
 
     Raises GatewayError where one of them was not drained by ``by``: nothing is noted then.

@@ -22,10 +22,12 @@ ALERT, DRAIN, FABRIC_MANAGER, RESET, RESTART, QUARANTINE = (
     "quarantine",
 )
 STEPS = (DRAIN, FABRIC_MANAGER, RESET, RESTART, QUARANTINE)
-OPERATION, QUARANTINED = "act-on-health", "quarantine"
+# Taken where nothing critical stands any more: the drain becomes one that return-host ends.
+HAND_OVER = "hand_over"
+OPERATION, QUARANTINED, HANDED_OVER = "act-on-health", "quarantine", "drain-host"
 # A step that was taken counts for so long; a finding that comes back later begins at the bottom again.
 REMEMBER_S = 7 * 86400
-MENDED = "return-host gives it work again"
+MENDED = "no critical finding stands any more; return-host gives it work again"
 
 _WHOLE = (DRAIN, FABRIC_MANAGER, RESET, RESTART, QUARANTINE)
 _RESET = (DRAIN, RESET, RESTART, QUARANTINE)
@@ -128,7 +130,7 @@ def _held(ladder: Sequence[str], state: State, allowed: Iterable[str]) -> str:
     if state.problem:
         return state.problem
     if QUARANTINED in state.drained_by:
-        return "the host is in quarantine: mend it, then return-host with -e confirm=<host>"
+        return "the host is in quarantine: mend it, then lift-quarantine, then return-host"
     others = sorted({who or "a person" for who in state.drained_by if who != OPERATION})
     if others:
         return f"{' and '.join(others)} took it out: not ours to work on"
@@ -177,9 +179,7 @@ def decide(
             told.append(one)
     named = {one.host for one in told}
     mended = [host for host in results if host not in named and OPERATION in states.get(host, State()).drained_by]
-    return told + [
-        Decision(host, ALERT, "drained", "host", "no critical finding stands any more", MENDED) for host in mended
-    ]
+    return told + [Decision(host, HAND_OVER, "drained", "host", MENDED) for host in mended]
 
 
 def state_of(seen: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> State:

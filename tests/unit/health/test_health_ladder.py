@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import rackserve_health
 from rackserve.gateway.notes import note_file, write_notes
-from rackserve.gateway.quarantine import quarantine
+from rackserve.gateway.quarantine import renote
 from rackserve.gateway.runtime import GatewayError
 from rackserve.health import actions
 from rackserve.health.actions import ActionError, Host
@@ -152,8 +152,8 @@ def test_one_host_at_a_time() -> None:
 
 def test_a_host_that_is_well_again_stays_drained_and_is_told() -> None:
     (one,) = decide({"a": {"findings": []}}, {"a": OURS}, {}, out=["a"], most_out=1, now_s=NOW)
-    assert (one.step, one.held) == ("alert", MENDED)
-    assert lines([one]) == [f"a: drained on host: no critical finding stands any more: alert only, {MENDED}"]
+    assert (one.step, one.why) == ("hand_over", MENDED)
+    assert lines([one]) == [f"a: drained on host: {MENDED}: next step hand_over"]
 
 
 def test_targets_are_those_of_the_host_and_of_its_groups() -> None:
@@ -187,14 +187,14 @@ def test_the_filter_puts_hosts_gateway_and_settings_together() -> None:
 def test_quarantine_takes_over_the_ladders_drains_and_nobody_elses(tmp_path: Path) -> None:
     state = tmp_path / "server-state"
     write_notes(note_file(state), {"be/r0": OPERATION, "be/r1": "roll-serving"})
-    assert quarantine(state, ["be/r0"], OPERATION, QUARANTINED, check=True)
+    assert renote(state, ["be/r0"], OPERATION, QUARANTINED, check=True)
     assert json.loads(note_file(state).read_text())["be/r0"] == OPERATION
-    assert quarantine(state, ["be/r0"], OPERATION, QUARANTINED, check=False)
+    assert renote(state, ["be/r0"], OPERATION, QUARANTINED, check=False)
     assert json.loads(note_file(state).read_text()) == {"be/r0": QUARANTINED, "be/r1": "roll-serving"}
-    assert not quarantine(state, ["be/r0"], OPERATION, QUARANTINED, check=False)
+    assert not renote(state, ["be/r0"], OPERATION, QUARANTINED, check=False)
     for targets, words in ((["be/r1"], "roll-serving"), (["be/r9"], "by a person or not at all")):
         with pytest.raises(GatewayError, match=words):
-            quarantine(state, targets, OPERATION, QUARANTINED, check=False)
+            renote(state, targets, OPERATION, QUARANTINED, check=False)
 
 
 class Machine:
