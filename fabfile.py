@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fabric import Connection
+from fabric import Config, Connection
 from invoke import Exit, task
 from paramiko import RejectPolicy
 
@@ -32,6 +32,8 @@ from rackserve.oncall import status as overview  # noqa: E402 - needs the path a
 
 LAB = "inventories/lab"
 CONNECT_S, ANSWER_S, COLLECT_S = 5, 20, 240
+# One for all connections: each would read ~/.ssh/config again.
+SHARED = Config()
 
 
 def source_of(inventory: str) -> Path:
@@ -112,6 +114,7 @@ def connect(host: reach.Host) -> Connection:
         host.address,
         user=host.user or None,
         port=host.port,
+        config=SHARED,
         gateway=host.proxy or None,
         connect_timeout=CONNECT_S,
         connect_kwargs=keys,

@@ -16,6 +16,7 @@ STATUS = r"""
 export LC_ALL=C
 say() { printf '@@rackserve %s\n' "$1"; }
 say load; cat /proc/loadavg; nproc; cut -d' ' -f1 /proc/uptime
+say addresses; hostname -I
 say memory; grep -E '^Mem(Total|Available):' /proc/meminfo
 say disk; timeout 3 df -Plk -x tmpfs -x devtmpfs -x squashfs -x efivarfs 2>/dev/null | tail -n +2
 say units

@@ -43,6 +43,7 @@ class Seen(NamedTuple):
     findings: list[str]
     servers: list[Server]
     lease: dict[str, Any]
+    addresses: list[str]
 
 
 def read(text: str) -> Seen:
@@ -61,6 +62,7 @@ def read(text: str) -> Seen:
         findings,
         _servers(parts),
         _object(parts.get("lease", [])),
+        " ".join(parts.get("addresses", [])).split(),
     )
 
 
@@ -191,7 +193,9 @@ def table(hosts: Sequence[Host], answers: Mapping[str, Answer]) -> tuple[list[st
 
 
 def _row(host: Host, seen: Seen, servers: Sequence[Server]) -> list[str]:
-    mine = [server for server in servers if server.address.rpartition(":")[0] == host.address]
+    # Engines may listen in another network than the one in which Ansible reaches the host.
+    here = {host.address, *seen.addresses}
+    mine = [server for server in servers if server.address.rpartition(":")[0] in here]
     states = sorted({server.state for server in mine})
     known, on_bus = seen.gpus
     place, full = seen.disk

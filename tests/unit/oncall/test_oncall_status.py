@@ -15,6 +15,8 @@ from rackserve.oncall.status import broken_units, read, table
 from rackserve.oncall.sweep import Answer, sweep
 
 NODE = """motd of the site
+@@rackserve addresses
+192.168.7.7 {address}
 @@rackserve load
 3.50 1.00 0.50 1/99 1234
 8
@@ -86,8 +88,8 @@ HOSTS = [
 ]
 
 
-def node(engine: str = "active", gpus: int = 8, disk: int = 60) -> str:
-    return NODE.format(engine=engine, gpus=gpus, disk=disk)
+def node(engine: str = "active", gpus: int = 8, disk: int = 60, address: str = "") -> str:
+    return NODE.format(engine=engine, gpus=gpus, disk=disk, address=address)
 
 
 def test_a_host_is_read() -> None:
@@ -202,3 +204,9 @@ def test_a_host_without_gpus_is_no_fault() -> None:
         {"gw": Answer("@@rackserve cards\nbash: nvidia-smi: not found\nexit 127\n@@rackserve end\n")}
     )
     assert fine and "exit 127" in lines[-1]
+
+
+def test_engines_may_listen_in_another_network_than_the_one_ansible_uses() -> None:
+    host = Host("node2", ("gpu",), "172.16.0.2")
+    lines, _ = table([host, HOSTS[2]], {"node2": Answer(node(address="10.0.0.2")), "gw": Answer(GATEWAY)})
+    assert lines[1].split()[:4] == ["node2", "1/1", "0", "DRAIN"]
