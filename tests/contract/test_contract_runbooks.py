@@ -13,11 +13,14 @@ FOLDER = REPO / "docs/runbooks"
 PAGES = {path.stem: path.read_text("utf-8") for path in sorted(FOLDER.glob("*.md"))}
 HEADS = ("You see", "It means", "Type", "Expect", "If not")
 # Imported by others, never typed.
-PARTS = {"compile-plan", "converge-hosts", "probe-drift", "report-run"}
+PARTS = {
+    "begin-operation", "check-operand", "compile-plan", "converge-hosts", "end-operation", "give-work", "make-release",
+    "move-release", "probe-drift", "report-run", "roll-engines", "roll-gateway", "ship-release",
+}  # fmt: skip
 # Operations that are written and not merged here yet; one that is there must leave this list.
 COMING = {
-    "copy-weights", "diagnose", "drain-host", "repair-weights", "replace-host", "restart-serving", "return-host",
-    "rollback-release", "scale-deployment", "show-history", "upgrade-release",
+    "copy-weights", "diagnose", "drain-host", "prune-caches", "repair-weights", "replace-host", "restart-serving",
+    "return-host", "rollback-release", "scale-deployment", "show-history", "upgrade-release",
 }  # fmt: skip
 OPERATIONS = {path.stem for path in PLAYBOOKS} - PARTS
 FAB = {"status", "logs", "gpus", "rerun", "bundle"}
