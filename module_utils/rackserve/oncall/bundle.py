@@ -13,6 +13,17 @@ from .redact import known_values, redact
 from .script import sections
 from .sweep import Answer
 
+# The form that diagnose reads, so that what a person sends can be judged elsewhere.
+MANIFEST, KIND, VERSION = "manifest.json", "rackserve-diagnosis", 1
+_KINDS = {
+    "engines.log": "engine",
+    "kernel.log": "kernel",
+    "gateway.log": "gateway",
+    "rackserve.log": "unit",
+    "unit-files.txt": "file",
+    "configuration.txt": "file",
+    "state.txt": "file",
+}
 MOST_BYTES = 32 * 2**20
 _SECRETS = "secrets"
 _SINCE = re.compile(r"[A-Za-z0-9 :.+-]{1,40}")
@@ -41,6 +52,7 @@ cd /etc/systemd/system && for unit in vllm-*.service ray-*.service rackserve-*.s
 say unit-files.txt; files /etc/systemd/system/vllm-*.service /etc/systemd/system/ray-*.service \
   /etc/systemd/system/rackserve-*.service /etc/systemd/system/rackserve-*.timer
 say engines.log; logs -u 'vllm-*' -u 'ray-*'
+say gateway.log; logs -u rackserve-gateway.service
 say rackserve.log; logs -u 'rackserve-*' -u 'nvidia-*'
 say kernel.log; logs -k
 say configuration.txt; shopt -s nullglob
@@ -76,18 +88,18 @@ def contents(answers: Mapping[str, Answer]) -> dict[str, str]:
     for name, parts in read.items():
         problem = redact(answers[name].problem, values)
         complete = "end" in parts
-        index[name] = {
-            "complete": complete and not problem,
-            "problem": problem,
-            "wall_s": round(answers[name].wall_s, 1),
-        }
-        if problem or not complete:
-            found[f"{name}/problem.txt"] = (problem or "the answer breaks off") + "\n"
+        lost = problem or ("" if complete else "the answer breaks off")
+        sources = []
         for part, lines in parts.items():
             if part not in (_SECRETS, "end") and _NAME.fullmatch(part):
-                text = "\n".join(lines)[:MOST_BYTES]
-                found[f"{name}/{part}"] = redact(text, values) + "\n"
-    found["index.json"] = json.dumps({"kind": "rackserve-bundle", "version": 1, "hosts": index}, indent=1) + "\n"
+                file = f"{name}/{part}"
+                found[file] = redact("\n".join(lines)[:MOST_BYTES], values) + "\n"
+                sources.append({"file": file, "name": part, "kind": _KINDS.get(part, "tool")})
+        index[name] = {"lost": lost, "wall_s": round(answers[name].wall_s, 1), "sources": sources}
+        if lost:
+            found[f"{name}/problem.txt"] = lost + "\n"
+    head = {"kind": KIND, "version": VERSION, "made_by": "fab bundle", "hosts": index}
+    found[MANIFEST] = json.dumps(head, indent=1) + "\n"
     return found
 
 

@@ -44,9 +44,12 @@ def test_secrets_of_one_host_are_taken_out_of_all() -> None:
     text = json.dumps(found)
     assert ENGINE not in text and OPERATOR not in text and "abcdefghijkl" not in text
     assert found["n1/engines.log"].startswith("started with (removed)")
-    assert set(found) == {"n1/engines.log", "gw/host.txt", "gw/problem.txt", "n2/problem.txt", "index.json"}
-    index = json.loads(found["index.json"])["hosts"]
-    assert [index[name]["complete"] for name in ("n1", "gw", "n2")] == [True, False, False]
+    assert set(found) == {"n1/engines.log", "gw/host.txt", "gw/problem.txt", "n2/problem.txt", "manifest.json"}
+    manifest = json.loads(found["manifest.json"])
+    assert (manifest["kind"], manifest["version"]) == ("rackserve-diagnosis", 1), "what diagnose reads"
+    hosts = manifest["hosts"]
+    assert [hosts[name]["lost"] for name in ("n1", "gw", "n2")] == ["", "the answer breaks off", "refused (removed)"]
+    assert hosts["n1"]["sources"] == [{"file": "n1/engines.log", "name": "engines.log", "kind": "engine"}]
 
 
 def test_the_archive_is_its_owners_alone_and_never_replaces_one(tmp_path: Path) -> None:
