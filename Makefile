@@ -67,7 +67,7 @@ tools: ## Debian packages that the tests need (needs root where one is missing)
 	fi
 
 unit: venv tools ## Unit and contract tests with the coverage gate
-	$(RUN)/pytest --cov --cov-report=term --cov-fail-under=90
+	$(RUN)/pytest -n auto --dist loadfile --cov --cov-report=term --cov-fail-under=90
 
 molecule: venv ## The whole main job on a fresh lab (needs root): create to destroy
 	$(ROOT) $(RUN)/molecule test --scenario-name default
@@ -98,8 +98,9 @@ test-layouts: venv ## Engines over several hosts by real vLLM, each of their pro
 test-ray: venv ## A Ray cluster of light nodes with a token, its workers and its head killed (needs root; minutes)
 	$(ROOT) env RACKSERVE_RAY=cluster $(RUN)/pytest -v tests/light/test_ray_cluster.py
 
-test: venv tools ## Everything CI runs (needs root); what needs no lab first, two at a time
-	$(MAKE) --no-print-directory -j2 --output-sync=line lint unit plan
+test: venv tools ## Everything CI runs (needs root); what needs no lab first
+	$(MAKE) --no-print-directory -j2 --output-sync=line lint plan
+	$(MAKE) --no-print-directory unit
 	$(MAKE) --no-print-directory molecule
 
 .venv-bench/.complete: requirements/bench.txt

@@ -31,6 +31,9 @@ def units():
     for block in shown.split("\n\n"):
         pairs = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
         if pairs and pairs["LoadState"] != "not-found":
+            # What a timer starts runs at this moment: the timer itself is as armed as one that waits.
+            if pairs["Id"].endswith(".timer") and pairs["SubState"] == "running":
+                pairs["SubState"] = "waiting"
             found[pairs.pop("Id")] = " ".join(f"{name}={value}" for name, value in sorted(pairs.items()))
     return found
 

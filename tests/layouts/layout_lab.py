@@ -32,6 +32,8 @@ LAYOUTS: dict[str, tuple[dict[str, Any], int]] = {
     # The lab's own, and the last one: it leaves the lab as it was.
     "replica": ({}, 4),
 }
+# A router in front of two engines, on the gateway.
+ROUTER = ({"model": _DENSE, "hosts": ["node1", "node2"], "replicas": 2, "router": "vllm-router"}, 6)
 BACK_S = 600
 # Of a unit's control group, on machines with cgroup v1 and v2; pid and name of each process.
 MEMBERS = (
@@ -67,11 +69,11 @@ def write(outages: list[Outage]) -> None:
 
 
 class LayoutLab:
-    """The lab with one of LAYOUTS."""
+    """The lab with one of LAYOUTS, or with "router"."""
 
     def __init__(self, name: str, folder: Path) -> None:
         self.name, self.folder = name, folder
-        deployment, spares = LAYOUTS[name]
+        deployment, spares = {**LAYOUTS, "router": ROUTER}[name]
         patch = {"gateway": {"spare_slots": spares}, "deployments": {DEPLOYMENT: deployment}}
         self.overrides = ["-e", json.dumps({"cluster_overrides": patch})]
         self.plan: dict[str, Any] = {}
@@ -140,17 +142,21 @@ class LayoutLab:
     def slot(self) -> str:
         return str(self.head["gateway_target"]).rpartition("/")[2]
 
-    def client(self) -> Client:
-        """A client of the gateway with the operator's key."""
+    @property
+    def endpoint(self) -> Endpoint:
+        """The gateway, with the operator's key."""
         secrets = yaml.safe_load((INVENTORY / "group_vars/all/secrets.yml").read_text())["rackserve_secrets"]
         gateway = self.plan["gateway"]
-        endpoint = Endpoint(
+        return Endpoint(
             f"https://{gateway['address']}:{gateway['port']}",
             str(INVENTORY / ".state/gateway-ca.pem"),
             secrets["api_key_operator"],
             timeout_s=60,
         )
-        return Client(endpoint, self.head["served_model_name"])
+
+    def client(self) -> Client:
+        """A client of the gateway."""
+        return Client(self.endpoint, self.head["served_model_name"])
 
     def statuses(self) -> Statuses:
         """What the gateway says of its servers, all the time."""

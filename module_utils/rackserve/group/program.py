@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any, Callable
 
 from ..watch.processes import Process, end, main_of, processes_of, read_process, wait_for_loss
-from ..watch.program import VITAL, Files, active_state, notify, say
+from ..watch.program import VITAL, Files, active_state, attend, notify, say
 from .judge import Answer, Group, Look, Memory, Patience, Vector, judge
 from .members import Ear, Mouth, Peer
 
 _WARNING = "<4>"
 # How long a group may be incomplete before the journal says what it is waiting for, and again.
 _TELL_S = 60.0
-_STARTED_ANEW_S = 60.0
 # How often all processes are read, and how long a unit that lost one of its own may take to end by itself.
 _SCAN_S = 5.0
 _HURT_S = 2.0
@@ -186,13 +185,6 @@ def main(words: Sequence[str] | None = None) -> int:
         threading.Thread(target=one.run, name=one.group.name, daemon=True).start()
     notify("READY=1")
     say(f"supervises {', '.join(one.group.name for one in supervisors)}")
-    stale = given["unit"] != os.environ.get("RACKSERVE_UNIT")
-    started_s = time.monotonic()
-    while True:
-        time.sleep(patience.interval_s)
-        now_s = time.monotonic()
-        if all(now_s - one.seen_at_s < patience.lost_s for one in supervisors):
-            notify("WATCHDOG=1")
-        if files.settled_change() or (stale and now_s - started_s > _STARTED_ANEW_S):
-            say("what this agent runs on has changed: it ends, systemd starts it again")
-            return 0
+    return attend(
+        lambda: [one.seen_at_s for one in supervisors], files, given["unit"], (patience.interval_s, patience.lost_s)
+    )

@@ -16,13 +16,15 @@ from pathlib import Path
 from typing import Callable
 
 from .client import Client, Engine
-from .judge import METRICS_TIMEOUT_S, Look, Memory, Patience, judge, read_figure
+from .judge import Look, Memory, Patience, judge, read_figure
 from .processes import Process, describe, end, processes_of, wait_for_loss
 
 _HOUR_S = 3600.0
 # How vLLM names the processes without which an engine cannot answer; the kernel keeps 15 characters.
 VITAL = ("VLLM::EngineCor", "VLLM::Worker")
 _WARNING, _ERROR = "<4>", "<3>"
+# A unit that was written anew while its program ran is started anew by it, once it has had this long.
+_STARTED_ANEW_S = 60.0
 
 
 class Budget:
@@ -166,6 +168,24 @@ def key_of(credentials: Path, name: str) -> str:
     return (credentials / name).read_text("utf-8").partition("=")[2].strip()
 
 
+def attend(seen_at_s: Callable[[], Sequence[float]], files: Files, unit: str, times_s: tuple[float, float]) -> int:
+    """Tell systemd while all threads give signs of life; return 0 when what the program runs on has changed.
+
+    ``seen_at_s``: each thread's last sign, monotonic; ``unit``: digest of the unit as it was written; ``times_s``:
+    between two looks, and of silence that is still life.
+    """
+    interval_s, silent_s = times_s
+    stale, started_s = unit != os.environ.get("RACKSERVE_UNIT"), time.monotonic()
+    while True:
+        time.sleep(interval_s)
+        now_s = time.monotonic()
+        if all(now_s - seen < silent_s for seen in seen_at_s()):
+            notify("WATCHDOG=1")
+        if files.settled_change() or (stale and now_s - started_s > _STARTED_ANEW_S):
+            say("what this program runs on has changed: it ends, systemd starts it again")
+            return 0
+
+
 def main(words: Sequence[str] | None = None) -> int:
     """Watch every engine of the configuration; return when what we run on has changed or a watch has stopped."""
     parser = argparse.ArgumentParser(prog="engine-watch", description="End engines that hang.")
@@ -187,13 +207,6 @@ def main(words: Sequence[str] | None = None) -> int:
         threading.Thread(target=watch.run, name=watch.engine.name, daemon=True).start()
     notify("READY=1")
     say(f"watches {', '.join(watch.engine.unit for watch in watches)}: {patience.hang_s:g} s")
-    stale = given["unit"] != os.environ.get("RACKSERVE_UNIT")
-    started_s = time.monotonic()
-    while True:
-        time.sleep(patience.interval_s)
-        now_s = time.monotonic()
-        if all(now_s - watch.seen_at_s < patience.late_s for watch in watches):
-            notify("WATCHDOG=1")
-        if files.settled_change() or (stale and now_s - started_s > METRICS_TIMEOUT_S * 12):
-            say("what this watch runs on has changed: it ends, systemd starts it again")
-            return 0
+    return attend(
+        lambda: [watch.seen_at_s for watch in watches], files, given["unit"], (patience.interval_s, patience.late_s)
+    )

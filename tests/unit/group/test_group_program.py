@@ -120,6 +120,7 @@ class Host:
         [given] = settings(name, agent_port=port)["groups"]
         [self.unit] = given["own"]
         self.engine: subprocess.Popen[bytes] | None = None
+        self.talks = False
         self.start()
         self.supervisor = Supervisor(given, Patience(0.1, 10), folder, self.proc)
         # Both members are this test: each keeps its own file.
@@ -143,7 +144,14 @@ class Host:
             path.unlink()
         folder.rmdir()
 
+    def talk(self) -> None:
+        self.supervisor.mouth.start()
+        self.talks = True
+
     def close(self) -> None:
+        # A thread left behind would poll the descriptor's number, and keep whatever is opened under it next.
+        if self.talks:
+            self.supervisor.mouth.shutdown()
         self.supervisor.mouth.server_close()
         assert self.engine is not None
         self.engine.kill()
@@ -170,7 +178,7 @@ def rounds(pair: tuple[Host, Host], count: int, began_s: float) -> None:
 
 def test_a_part_that_ends_takes_the_other_with_it(pair: tuple[Host, Host], capsys: pytest.CaptureFixture[str]) -> None:
     for host in pair:
-        host.supervisor.mouth.start()
+        host.talk()
     rounds(pair, 3, 100.0)
     vector = pair[0].supervisor.memory.joined
     assert vector is not None
