@@ -31,6 +31,17 @@ def acceptance_targets(gateway: Any, golden: Any = None, chat: Any = True, depth
     return slots.acceptance_targets(plain(gateway), plain(golden or {}), bool(chat), str(depth))
 
 
+def smoke_targets(gateway: Any, golden: Any = None, chat: Any = True) -> list[dict[str, Any]]:
+    """What completion_check asks in a smoke test."""
+    return slots.smoke_targets(plain(gateway), plain(golden or {}), bool(chat))
+
+
+def wrong_doors(results: Any) -> list[str]:
+    """A line for each request to a closed door that did not get the status that was meant for it."""
+    known = [{"item": plain(dict(one["item"])), "status": int(one.get("status", -1))} for one in results]
+    return slots.wrong_doors(known)
+
+
 def engine_targets(instances: Any, golden: Any = None) -> list[dict[str, Any]]:
     """What completion_check has to prove of these engines, asked directly."""
     return slots.engine_targets(plain(instances), plain(golden or {}))
@@ -49,6 +60,8 @@ class FilterModule:
         return {
             "gateway_slots": gateway_slots,
             "acceptance_targets": acceptance_targets,
+            "smoke_targets": smoke_targets,
+            "wrong_doors": wrong_doors,
             "engine_targets": engine_targets,
             "acceptance_table": acceptance_table,
         }

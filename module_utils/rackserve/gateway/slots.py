@@ -60,6 +60,26 @@ def acceptance_targets(
     return targets
 
 
+def smoke_targets(gateway: dict[str, Any], golden: dict[str, Any], chat: bool = True) -> list[dict[str, Any]]:
+    """What a smoke test asks: every model by whichever engine answers, one golden answer, in every kind."""
+    found = []
+    for deployment in gateway["deployments"]:
+        answers = golden.get(deployment["name"]) or {}
+        golden_one = {**answers, "cases": answers["cases"][:1]} if answers else {}
+        kinds = [*SLOT_KINDS, *(CHAT_KINDS if chat else ())]
+        found.append({"server": "", "kinds": kinds, "model": deployment["served_model_name"], "golden": golden_one})
+    return found
+
+
+def wrong_doors(results: list[dict[str, Any]]) -> list[str]:
+    """A line for each request that did not get the status that was meant for it."""
+    return [
+        f"{one['item']['what']}: HTTP {one.get('status', -1)}, {one['item']['wanted']} is meant"
+        for one in results
+        if one.get("status") != one["item"]["wanted"]
+    ]
+
+
 def engine_targets(instances: list[dict[str, Any]], golden: dict[str, Any]) -> list[dict[str, Any]]:
     """What `completion_check` proves of engines that are asked directly, without the gateway."""
     return [
