@@ -9,9 +9,9 @@ short_description: One host's part in a copy of weights from host to host
 description:
   - Every host of a chain gets the files it lacks from the host before it, hashes them while it writes, and passes them
     on at the same time. A host that dies is passed by.
-  - O(state=started) opens the firewall to O(peers) and starts a transient unit without privileges, which goes on without
-    a controller. O(state=followed) says how far it is. O(state=finished) ends it, closes the firewall and moves the
-    proven files into O(path).
+  - O(state=started) opens the firewall to O(peers) and starts a transient unit without privileges, which goes on
+    without a controller. O(state=followed) says how far it is. O(state=finished) ends it, closes the firewall and
+    moves the proven files into O(path).
   - O(state=marked) leaves a mark in O(path), O(state=looked) says whether another host's mark is seen there, because
     both share one file system; O(state=unmarked) takes it away.
 options:
@@ -45,7 +45,7 @@ options:
   streams: {description: Files at a time., type: int, default: 4}
   limit_mib_s: {description: MiB a second that this host sends at most; 0 is no limit., type: float, default: 0}
   linger_s: {description: Seconds without a connection after which the unit ends by itself., type: float, default: 300}
-  longest_s: {description: Seconds after which it ends in any case, and the firewall closes., type: int, default: 86400}
+  longest_s: {description: "Seconds after which it ends; the firewall closes.", type: int, default: 86400}
   progress_s: {description: Seconds that O(state=followed) waits., type: float, default: 5}
 attributes:
   check_mode: {support: full, description: Starts and moves nothing and says that it would.}
@@ -146,7 +146,8 @@ def main() -> None:
         return module.run_command([path, *words[1:]]) if path else (127, "", f"{words[0]} is not installed")
 
     if module.check_mode:
-        module.exit_json(changed=given["state"] == "started", shared=False, proven={}, taken=[], progress=FINISHED)
+        would = given["state"] == "started" and given["role"] == "receiver"
+        module.exit_json(changed=would, shared=False, proven={}, taken=[], progress=FINISHED)
     try:
         asked = Asked(
             **{name: given[name] for name in PARTS},

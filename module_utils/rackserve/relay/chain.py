@@ -18,9 +18,9 @@ def spread_of(
 ) -> dict[str, dict[str, list[str]]]:
     """{model: {ready, lacking, unseen}}, hosts in the plan's order.
 
-    ``probes``: what the drift probe said, None for a host that was not asked; ``lacking``: {host: {model: files}} of the
-    hosts that compared since. ``hosts_of``: {model: hosts that serve it}. A host is ready when it has the mark of this
-    manifest, and unseen when this run did not ask it.
+    ``probes``: what the drift probe said, None for a host that was not asked; ``lacking``: {host: {model: files}} of
+    the hosts that compared since. ``hosts_of``: {model: hosts that serve it}. A host is ready when it has the mark of
+    this manifest, and unseen when this run did not ask it.
     """
     found = {}
     for name in (str(model["name"]) for model in models):
@@ -73,12 +73,12 @@ def chain_of(
                 f"no host has these weights, and the controller is not their source: bring them to one of "
                 f"{', '.join(receivers)}, or set model.source to {{kind: controller}}"
             )
-    unknown = [host for host in [*givers, *receivers] if not addresses.get(host)]
+    unknown = [host for host in [*givers, *receivers] if not addresses.get(host)] if givers or receivers[1:] else []
     if unknown:
         raise ChainError(f"the plan has no address for {', '.join(unknown)}: give ansible_host in the inventory")
 
     def named(hosts: Sequence[str]) -> list[dict[str, str]]:
-        return [{"name": host, "address": addresses[host]} for host in hosts]
+        return [{"name": host, "address": addresses.get(host, "")} for host in hosts]
 
     taking_part = list(dict.fromkeys([*givers, *receivers]))
     peers = [addresses[host] for host in taking_part] if len(taking_part) > 1 else []

@@ -1,4 +1,4 @@
-"""The firewall's door for one copy: addresses in a set of our table, each with a time after which it closes by itself."""
+"""The firewall's door for one copy: addresses in a set of our table, each of which leaves it by itself after a time."""
 
 from __future__ import annotations
 

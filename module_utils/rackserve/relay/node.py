@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
 import threading
 import time
 from collections.abc import Mapping
@@ -134,10 +136,26 @@ class Node:
                     with lock:
                         left.remove(name)
 
+            seen = 0
             while left:
                 list(pool.map(look, list(left)))
+                lying = _bytes_in(self.settings.folder)
+                if lying != seen:
+                    # Part of a file came; nothing to pass on yet, and yet no reason for those behind to leave.
+                    self.shelf.gets_on()
+                    seen = lying
                 if left:
                     time.sleep(_LOOK_EVERY_S)
+
+
+def _bytes_in(folder: Path) -> int:
+    """Bytes of all files below ``folder`` that can be seen, the unfinished ones of whoever brings them too."""
+    total = 0
+    for base, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += Path(base, name).stat().st_size
+    return total
 
 
 def _digest(path: Path) -> str:

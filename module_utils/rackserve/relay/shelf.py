@@ -78,6 +78,11 @@ class Shelf:
         """Bytes that came since the start; it grows as long as this host gets anywhere."""
         return self._progress
 
+    def gets_on(self) -> None:
+        """This host gets on, although no byte can be passed on yet."""
+        with self._change:
+            self._progress += 1
+
     def partial(self, name: str) -> Path:
         """Where ``name`` arrives; its folder is made. Raises OSError."""
         if self._staging is None:

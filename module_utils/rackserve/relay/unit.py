@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
 from ..model.verify import READY, known_good, manifest_digest, parse_manifest, table
+from ..progress import worker
 from ..progress.job import code_of
 from ..progress.report import FINISHED, progress_of
-from ..progress import worker
 from ..progress.worker import RESULT, STATE, read_json, write_json
 from ..release.host import sync_directory
 from . import program
@@ -157,9 +157,9 @@ def is_ready(asked: Asked) -> bool:
 
 
 def start(asked: Asked, token: str, run: Run) -> dict[str, Any]:
-    """Open the firewall and start the unit, in place of one that an earlier run left; {door}. Raises HostError, DoorError.
+    """Open the firewall and start the unit, in place of one that an earlier run left; {door}.
 
-    What that one brought stays: whole files are kept, partial ones go on.
+    What that one brought stays: whole files are kept, partial ones go on. Raises HostError, DoorError.
     """
     if asked.role == "source" and not is_ready(asked):
         raise HostError(
@@ -307,7 +307,7 @@ def remove_nonce(folder: Path) -> None:
 
 
 def step(asked: Asked, state: str, given: Mapping[str, Any], run: Run) -> dict[str, Any]:
-    """Take the step ``state`` with {token, nonce, progress_s}; the module's result. Raises HostError and others above."""
+    """Take the step ``state`` with {token, nonce, progress_s}; the module's result. Raises HostError, DoorError."""
     if state == "marked":
         write_nonce(asked.folder, given["nonce"])
         return {"changed": False}
@@ -317,7 +317,7 @@ def step(asked: Asked, state: str, given: Mapping[str, Any], run: Run) -> dict[s
         remove_nonce(asked.folder)
         return {"changed": False}
     if state == "started":
-        return {"changed": asked.role != "source", **start(asked, given["token"], run)}
+        return {"changed": asked.role == "receiver", **start(asked, given["token"], run)}
     if state == "followed":
         result, progress = follow(asked, run, given["progress_s"])
         return {"changed": False, "progress": progress, "relay": result, "step_s": result.pop("step_s", {})}

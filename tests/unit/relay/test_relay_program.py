@@ -94,6 +94,10 @@ def test_a_file_is_passed_on_as_soon_as_it_was_brought(
         part.write_bytes(chain.content[name])
         part.replace(folder / name)
 
+    before = fed.shelf.progress
+    (folder / ".model-1.safetensors.tmp").write_bytes(b"1")
+    until(lambda: fed.shelf.progress > before)
+    (folder / ".model-1.safetensors.tmp").unlink()
     lay("config.json")
     lay("model-1.safetensors")
     until(lambda: "model-1.safetensors" in last.shelf.staged())
