@@ -72,8 +72,11 @@ class Node:
         self.server = Server(self.shelf, token, settings.bind, peers=settings.peers, limit=limit, silence_s=silence_s)
 
     def bring(self) -> dict[str, Any]:
-        """Get what is missing; {files, bytes, seconds, resent, left, received, proven}. Raises RelayError, OSError."""
-        settings, started = self.settings, time.monotonic()
+        """Get what is missing. Raises RelayError, OSError.
+
+        {files, bytes, seconds, began and ended in seconds of the clock, resent, left, received, proven}.
+        """
+        settings, started, began = self.settings, time.monotonic(), time.time()
         missing = self.shelf.missing()
         total = sum(settings.files[name].size for name in settings.wanted)
         kept = total - sum(settings.files[name].size for name in missing)
@@ -98,7 +101,8 @@ class Node:
         self.report.end()
         size = sum(settings.files[name].size for name in missing)
         seconds = round(time.monotonic() - started, 3)
-        return {"files": missing, "bytes": size, "seconds": seconds, "proven": self.proven(), **result}
+        told = {"files": missing, "bytes": size, "seconds": seconds, "began": began, "ended": time.time()}
+        return {**told, "proven": self.proven(), **result}
 
     def proven(self) -> dict[str, list[int]]:
         """{name: [size, modification time in ns]} of the wanted files that were hashed here."""
