@@ -1,11 +1,12 @@
 """Weights from host to host on the demo lab: what is missing comes from the host before, damage is found and mended.
 
-RACKSERVE_WEIGHTS=full   asks for it (minutes); the last nodes' weights are taken away and damaged, engines go on serving.
+RACKSERVE_WEIGHTS=full   asks for it (minutes); weights of the last nodes are taken away and damaged, engines serve on.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -71,7 +72,7 @@ def test_missing_weights_come_from_the_host_before() -> None:
         assert shell(host, f"({STOPPED}) 2>/dev/null") == "0\n0"
         assert "10.77.0." not in shell(host, "nft list set inet rackserve relay4")
     assert pids() == before, "no engine was touched"
-    assert "changed=0" in must("site")
+    assert not re.search(r"changed=[1-9]", must("site"))
 
 
 def test_a_host_outside_of_the_limit_gives(name: str = "config.json") -> None:
@@ -85,7 +86,7 @@ def test_one_damaged_file_is_mended_and_only_that(name: str = "config.json") -> 
     before = pids()
     damage = f"touch -r {FOLDER}/{name} /tmp/when; printf x | dd of={FOLDER}/{name} bs=1 conv=notrunc status=none"
     shell("node2", f"{damage}; touch -r /tmp/when {FOLDER}/{name}")
-    assert "changed=0" in must("site"), "nobody wrote to it as far as its dates say"
+    assert not re.search(r"changed=[1-9]", must("site")), "nobody wrote to it as far as its dates say"
     output = must("repair-weights")
     size = manifest()["files"][name]["size"]
     assert f"{size / (1 << 20):.0f} MiB in" in output
