@@ -161,7 +161,7 @@ class Fetcher:
             if wrong > len(self._parents.all):
                 raise RelayError(
                     f"{name} comes with other content than its manifest says from every host of the chain, last "
-                    f"{parent.name}: verify the weights there (playbooks/verify-weights.yml)"
+                    f"{parent.name}: verify the weights there (playbooks/repair-weights.yml)"
                 )
             if wrong > 1:
                 self._leave(connection, parent, f"{name} came with other content", at_once=True)
