@@ -21,6 +21,7 @@ from ..progress.worker import RESULT, STATE, read_json, write_json
 from ..release.host import sync_directory
 from . import program
 from .door import Run, close, open_for
+from .fetch import Patience
 from .shelf import PART
 
 CONFIG, TOKEN = "relay.json", "token"
@@ -33,6 +34,7 @@ _START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from {program} import
 _PAUSE_S = 0.25
 _HEADROOM = 1 << 30
 _LOG_LINES = 3
+_SHORTEST_LINGER_S = 3 * Patience().join_s
 
 Owner = Callable[[str], None]
 """Gives a file to whom the model's files belong."""
@@ -97,7 +99,8 @@ def settings_of(asked: Asked) -> dict[str, Any]:
         "fed": asked.role == "fed",
         "streams": asked.streams,
         "limit_mib_s": asked.limit_mib_s,
-        "linger_s": asked.linger_s,
+        # Those behind wait a while for a host that never comes before they ask this one.
+        "linger_s": max(asked.linger_s, _SHORTEST_LINGER_S),
     }
 
 
