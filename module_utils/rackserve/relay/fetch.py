@@ -206,6 +206,7 @@ class Fetcher:
                 stream.truncate(0)
                 self._shelf.begin(name, path, 0)
                 return WRONG if ended else AGAIN
+            self._shelf.approve(name)
             os.fsync(stream.fileno())
         self._shelf.finish(name, path.with_name(path.name[: -len(PART)]))
         return WHOLE

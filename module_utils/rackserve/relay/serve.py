@@ -125,11 +125,14 @@ class Server:
         size = self._shelf.files[name].size
         descriptor, round_ = -1, None
         try:
-            while at < size:
+            while True:
                 view = self._shelf.wait(name, at, round_, _WORD_EVERY_S)
                 if round_ not in (None, view.round):
                     wire.send_frame(connection, wire.AGAIN, 0)
                     return
+                # The last byte is here before the digest is known: until then the file may begin again.
+                if at >= size and view.right:
+                    break
                 if view.there <= at:
                     wire.send_frame(connection, wire.WAIT, self._shelf.progress)
                     continue

@@ -25,17 +25,19 @@ class File(NamedTuple):
 
 
 class _Place:
-    """Where one file is. ``there``: bytes that may be passed on; ``round``: grows when they are begun again."""
+    """Where one file is. ``there``: bytes that may be passed on; ``round``: grows when they are begun again;
+    ``right``: its digest is."""
 
     def __init__(self, path: Path | None, there: int, whole: bool) -> None:
-        self.path, self.there, self.whole, self.round = path, there, whole, 0
+        self.path, self.there, self.whole, self.round, self.right = path, there, whole, 0, whole
 
 
 class View(NamedTuple):
-    """Bytes of a file that may be read now, and which attempt at it they belong to."""
+    """Bytes of a file that may be read now, which attempt at it they belong to, and whether its digest is right."""
 
     there: int
     round: int
+    right: bool
 
 
 class Shelf:
@@ -97,7 +99,7 @@ class Shelf:
             place = self._places[name]
             if there < place.there:
                 place.round += 1
-            place.path, place.there = path, there
+            place.path, place.there, place.right = path, there, False
             self._change.notify_all()
 
     def grow(self, name: str, amount: int) -> None:
@@ -107,6 +109,12 @@ class Shelf:
             self._progress += amount
             self._change.notify_all()
 
+    def approve(self, name: str) -> None:
+        """The digest of ``name`` is right; it need not be on disk yet for those behind to have it."""
+        with self._change:
+            self._places[name].right = True
+            self._change.notify_all()
+
     def finish(self, name: str, path: Path) -> None:
         """``name`` is whole at ``path``: its digest is right."""
         with self._change:
@@ -114,7 +122,7 @@ class Shelf:
             if place.path != path and place.path is not None:
                 with suppress(FileNotFoundError):
                     place.path.replace(path)
-            place.path, place.there, place.whole = path, self.files[name].size, True
+            place.path, place.there, place.whole, place.right = path, self.files[name].size, True, True
             self._progress += 1
             self._change.notify_all()
 
@@ -134,9 +142,9 @@ class Shelf:
         with self._change:
             place = self._places[name]
             self._change.wait_for(
-                lambda: place.there > above or place.whole or round_ not in (None, place.round), timeout_s
+                lambda: place.there > above or place.right or round_ not in (None, place.round), timeout_s
             )
-            return View(place.there, place.round)
+            return View(place.there, place.round, place.right)
 
 
 def _size(path: Path) -> int:

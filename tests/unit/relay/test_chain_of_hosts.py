@@ -213,3 +213,29 @@ def test_a_host_ends_when_nobody_needs_it(chain: Chain) -> None:
     source.linger()
     with pytest.raises(OSError, match="refused"):
         socket.create_connection((source.settings.bind[0], source.server.port), 1)
+
+
+def test_the_end_is_not_told_before_the_digest_is_right(chain: Chain) -> None:
+    """All bytes of a bad attempt are here, and nobody behind may take them for the file."""
+    node = chain.node(1, [])
+    path = node.shelf.partial("config.json")
+    path.write_bytes(b"y" * 321)
+    node.shelf.begin("config.json", path, 321)
+    with socket.create_connection((node.settings.bind[0], node.server.port), 5, ("127.0.0.9", 0)) as peer:
+        peer.settimeout(5)
+        wire.introduce(peer, TOKEN)
+        wire.ask(peer, "config.json", 0)
+        assert wire.read_frame(peer) == (wire.DATA, 321)
+        wire.receive(peer, 321)
+        assert wire.read_frame(peer).kind == wire.WAIT
+        node.shelf.begin("config.json", path, 0)
+        assert wire.read_frame(peer).kind == wire.AGAIN
+        path.write_bytes(chain.content["config.json"])
+        node.shelf.grow("config.json", 321)
+        wire.ask(peer, "config.json", 0)
+        assert wire.read_frame(peer) == (wire.DATA, 321)
+        assert wire.receive(peer, 321) == chain.content["config.json"]
+        node.shelf.approve("config.json")
+        while (frame := wire.read_frame(peer)).kind == wire.WAIT:
+            continue
+        assert frame == (wire.END, 321)
