@@ -12,7 +12,7 @@ if MODULE_UTILS not in sys.path:
     # Ansible makes module_utils importable for modules only, not for plugins on the controller.
     sys.path.insert(0, MODULE_UTILS)
 
-from rackserve.completion import table  # noqa: E402 - needs the path above
+from rackserve.completion import table, warm  # noqa: E402 - needs the path above
 from rackserve.gateway import slots  # noqa: E402 - needs the path above
 
 
@@ -47,6 +47,11 @@ def engine_targets(instances: Any, golden: Any = None) -> list[dict[str, Any]]:
     return slots.engine_targets(plain(instances), plain(golden or {}))
 
 
+def warm_engines(instances: Any, config_dir: str) -> list[dict[str, Any]]:
+    """What engine_warm_up has to warm of these engines; their keys are in files of ``config_dir``."""
+    return warm.engines_of(plain(list(instances)), str(config_dir))
+
+
 def acceptance_table(rows: Any, gateway: Any = None) -> list[str]:
     """completion_check's rows as aligned lines; with the gateway's slice, instances are named."""
     return table.acceptance_table(plain(rows), slots.instance_names(plain(gateway)) if gateway else None)
@@ -63,5 +68,6 @@ class FilterModule:
             "smoke_targets": smoke_targets,
             "wrong_doors": wrong_doors,
             "engine_targets": engine_targets,
+            "warm_engines": warm_engines,
             "acceptance_table": acceptance_table,
         }
