@@ -84,6 +84,9 @@ KILLS ?= 9
 test-kills: venv ## Runs killed at random moments, finished by the next one, on light nodes (needs root; an hour)
 	$(ROOT) env RACKSERVE_KILL_INSTALLS=$(KILLS) RACKSERVE_KILL_CHANGES=$(KILLS) RACKSERVE_KILL_NODES=2 $(RUN)/pytest -v tests/kill
 
+test-diagnose: venv ## What diagnose says of failures on the lab of `make demo`, each named first (needs root; half an hour)
+	$(ROOT) env RACKSERVE_WHOLE=1 $(RUN)/pytest -v tests/infra/test_diagnose.py
+
 test-bundle: venv tools ## Light nodes installed from a bundle, with nothing else in reach (needs root; minutes)
 	$(ROOT) env RACKSERVE_BUNDLE=install $(RUN)/pytest -v tests/light/test_bundle_install.py
 
@@ -119,4 +122,4 @@ lock: venv ## Resolve the lock files again
 	$(RUN)/python requirements/lock_engine.py requirements/engine-cpu
 	$(RUN)/python requirements/lock_engine.py requirements/router
 
-.PHONY: check-arguments help venv tools lab-up lab-down demo bundle plan lint unit molecule test-bundle test-faults test-hosts test-kills test-layouts test-ray test bench lock
+.PHONY: check-arguments help venv tools lab-up lab-down demo bundle plan lint unit molecule test-bundle test-diagnose test-faults test-hosts test-kills test-layouts test-ray test bench lock

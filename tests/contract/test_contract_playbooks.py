@@ -36,7 +36,7 @@ def test_every_playbook_is_sound_for_the_lab(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", PLAYBOOKS, ids=here)
 def test_playbooks_are_named_for_what_they_do(path: Path) -> None:
-    assert re.fullmatch(r"site|[a-z]+(-[a-z]+)+", path.stem)
+    assert re.fullmatch(r"site|diagnose|[a-z]+(-[a-z]+)+", path.stem)
     for play in read_yaml(path):
         assert play["name"][0].isupper()
         assert not (play.get("roles") and play.get("tasks")), "a play is a list of roles or a list of tasks"
