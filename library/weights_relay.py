@@ -13,7 +13,7 @@ description:
     without a controller. O(state=followed) says how far it is. O(state=finished) ends it, closes the firewall and
     moves the proven files into O(path).
   - O(state=marked) leaves a mark in O(path), O(state=looked) says whether another host's mark is seen there, because
-    both share one file system; O(state=unmarked) takes it away.
+    both share one file system; O(state=unmarked) takes it away, and what an earlier copy left beside the files.
 options:
   state:
     description: Which step.

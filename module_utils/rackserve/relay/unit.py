@@ -318,6 +318,8 @@ def step(asked: Asked, state: str, given: Mapping[str, Any], run: Run) -> dict[s
         return {"changed": False, "shared": sees_nonce(asked.folder, given["nonce"])}
     if state == "unmarked":
         remove_nonce(asked.folder)
+        # Of an earlier run, in which this host was to get its files from another.
+        _remove(asked.staging)
         return {"changed": False}
     if state == "started":
         return {"changed": asked.role == "receiver", **start(asked, given["token"], run)}

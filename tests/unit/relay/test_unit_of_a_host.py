@@ -191,6 +191,7 @@ def test_the_mark_of_a_shared_file_system(asked: Asked) -> None:
     step(asked, "marked", {"nonce": "a"}, Commands())
     assert step(asked, "looked", {"nonce": "a"}, Commands())["shared"] is True
     assert step(asked, "looked", {"nonce": "b"}, Commands())["shared"] is False
+    write(asked.staging, ["config.json"])
     step(asked, "unmarked", {}, Commands())
     assert step(asked, "looked", {"nonce": "a"}, Commands())["shared"] is False
     assert list(asked.folder.iterdir()) == []
