@@ -55,6 +55,20 @@ options:
     description: Wait at most this long until no target has a session or a queued request; 0 does not wait.
     type: float
     default: 0
+  others_out:
+    description:
+      - With V(drain) or V(maint), how many other servers of the targets' backends may be out of service meanwhile.
+      - Where more are, nothing is changed and the failure names them. V(-1) does not ask.
+    type: int
+    default: -1
+  others_wait_s:
+    description: Seconds to wait for others that come back by themselves.
+    type: float
+    default: 30
+  wait_up_s:
+    description: Wait at most this long until targets that are not drained get requests; 0 does not wait.
+    type: float
+    default: 0
 attributes:
   check_mode: {support: full, description: Sends nothing, writes nothing and does not wait.}
   diff_mode: {support: full, description: Shows address and state of each server that differs.}
@@ -126,6 +140,9 @@ def main() -> None:
             "state": {"type": "str", "choices": list(STATES)},
             "by": {"type": "str", "default": ""},
             "wait_idle_s": {"type": "float", "default": 0},
+            "others_out": {"type": "int", "default": -1},
+            "others_wait_s": {"type": "float", "default": 30},
+            "wait_up_s": {"type": "float", "default": 0},
         },
         supports_check_mode=True,
     )
@@ -138,6 +155,9 @@ def main() -> None:
             options["join_state"],
             options["wait_idle_s"],
             options["by"],
+            options["others_out"],
+            options["others_wait_s"],
+            options["wait_up_s"],
         )
         result = apply(
             socket_command(Path(options["socket"])), Path(options["state_file"]), request, check=module.check_mode
