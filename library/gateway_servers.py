@@ -48,7 +48,8 @@ options:
   by:
     description:
       - The operation that asks. Its drains are noted, so that one that was cut off is found by its next run.
-      - With V(ready) only targets that it drained itself change; a person's drain stays.
+      - With V(ready) only targets that it drained itself change; a person's drain stays. V(roll-serving),
+        V(upgrade-release) and V(rollback-release) also end each other's drains and those of V(restart-serving).
     type: str
     default: ""
   wait_idle_s:

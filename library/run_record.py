@@ -33,7 +33,7 @@ options:
     description: "What it is about: C(host), C(deployment), C(release_from), C(release_to)."
     type: dict
     default: {}
-  wanted: {description: Lines on what shall change, by host., type: dict, default: {}}
+  wanted: {description: Lines by host on what shall change., type: dict, default: {}}
   host: {description: Where a step was., type: str, default: ""}
   unit: {description: The unit of a step., type: str, default: ""}
   result: {description: What came of a step., type: str, choices: [ok, failed, put back], default: ok}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 from .membership import Change, Slot, plan_membership, plan_state
-from .notes import note_file, noted_after, noted_before, read_notes, write_notes
+from .notes import note_file, noted_after, noted_before, read_notes, taken_over, write_notes
 from .runtime import Command, GatewayError, Load, Server, intent_rows, parse_servers_state, parse_stat
 from .service import require_others, wait_up
 
@@ -137,7 +137,7 @@ def _admins(servers: dict[str, Server]) -> dict[str, str]:
 def _asked(request: Request, notes: dict[str, str], planned: dict[str, Server]) -> tuple[list[str], dict[str, str]]:
     """The targets that change, and the notes to write before they do."""
     if request.state == "ready" and request.by:
-        return [key for key in request.targets if notes.get(key) == request.by], notes
+        return [key for key in request.targets if notes.get(key) in taken_over(request.by)], notes
     if request.state in ("drain", "maint"):
         return request.targets, noted_before(notes, request.targets, _admins(planned), request.by)
     return request.targets, notes
@@ -176,7 +176,7 @@ def apply(
     planned = _predicted(current, changes)
     if request.others_out >= 0 and request.state in ("drain", "maint"):
         wait_s = 0.0 if check else request.others_wait_s
-        require_others(command, request.targets, request.others_out, stored, wait_s)
+        require_others(command, request.targets, request.others_out, stored, wait_s=wait_s)
     if notes != stored and not check:
         write_notes(note_path, notes)
     if changes and not check:

@@ -34,7 +34,7 @@ def others_out(
 
 
 def require_others(
-    command: Command, targets: list[str], allowed: int, notes: dict[str, str], wait_s: float,
+    command: Command, targets: list[str], allowed: int, notes: dict[str, str], *, wait_s: float,
     clock: Clock = time.monotonic, sleep: Callable[[float], None] = time.sleep,
 ) -> None:  # fmt: skip
     """Wait until at most `allowed` others are out. Nothing to ask where every target is out already.
@@ -63,7 +63,7 @@ def require_others(
 
 
 def wait_up(
-    command: Command, targets: list[str], limit_s: float,
+    command: Command, targets: list[str], limit_s: float, *,
     clock: Clock = time.monotonic, sleep: Callable[[float], None] = time.sleep,
 ) -> None:  # fmt: skip
     """Wait until every target that is not drained gets requests.

@@ -52,7 +52,7 @@ def test_one_of_four_is_taken_out(tmp_path: Path) -> None:
 def test_a_second_one_is_refused_and_nothing_changes(tmp_path: Path) -> None:
     haproxy = Haproxy(drained(FOUR[0]), *FOUR[1:])
     for check in (True, False):
-        with pytest.raises(GatewayError, match="leave 2 of 4 in service: be/r0 is drain, by a person.*may_be_out=1"):
+        with pytest.raises(GatewayError, match=r"leave 2 of 4 in service: be/r0 is drain, by a person.*may_be_out=1"):
             drain(haproxy, tmp_path, ["be/r1"], check=check)
     assert haproxy.sent == [] and not read_notes(tmp_path / "drained-by.json")
     drain(haproxy, tmp_path, ["be/r1"], others_out=1)
@@ -80,7 +80,7 @@ def test_all_of_a_host_are_one_step(tmp_path: Path) -> None:
 def test_others_that_come_back_are_waited_for() -> None:
     haproxy = Haproxy(*FOUR, status={"be/r3": ["DOWN", "DOWN 1/2", "UP"]})
     slept: list[float] = []
-    require_others(haproxy, ["be/r0"], 0, {}, 30, clock=lambda: len(slept), sleep=slept.append)
+    require_others(haproxy, ["be/r0"], 0, {}, wait_s=30, clock=lambda: len(slept), sleep=slept.append)
     assert len(slept) == 2
 
 
@@ -92,7 +92,7 @@ def test_maintenance_is_noted_like_a_drain(tmp_path: Path) -> None:
     assert done["servers"][0]["admin"] == "ready"
 
 
-def test_work_is_given_when_the_probe_has_seen_it(tmp_path: Path) -> None:
+def test_work_is_given_when_the_probe_has_seen_it() -> None:
     haproxy = Haproxy(*FOUR, status={"be/r0": ["DOWN", "UP"]})
     slept: list[float] = []
     wait_up(haproxy, ["be/r0"], 5, clock=lambda: len(slept), sleep=slept.append)
@@ -106,3 +106,18 @@ def test_one_that_a_person_drained_is_not_waited_for(tmp_path: Path) -> None:
     haproxy = Haproxy(drained(FOUR[0]), *FOUR[1:])
     request = Request(targets=["be/r0"], state="ready", by="roll-serving", wait_up_s=0.1)
     assert apply(haproxy, tmp_path / "s", request, check=False)["servers"][0]["admin"] == "drain"
+
+
+@pytest.mark.parametrize(
+    ("by", "ends", "stays"),
+    [("rollback-release", "upgrade-release", "drain-host"), ("restart-serving", "restart-serving", "upgrade-release")],
+)
+def test_a_transaction_ends_what_another_one_left_and_nothing_else(
+    by: str, ends: str, stays: str, tmp_path: Path
+) -> None:
+    haproxy, state = Haproxy(*FOUR), tmp_path / "server-state"
+    apply(haproxy, state, Request(targets=["be/r0"], state="drain", by=ends), check=False)
+    apply(haproxy, state, Request(targets=["be/r1"], state="drain", by=stays), check=False)
+    done = apply(haproxy, state, Request(targets=["be/r0", "be/r1"], state="ready", by=by), check=False)
+    assert [row["admin"] for row in done["servers"]] == ["ready", "drain"]
+    assert read_notes(tmp_path / "drained-by.json") == {"be/r1": stays}

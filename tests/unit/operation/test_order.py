@@ -1,0 +1,102 @@
+"""Who is due, who is compared with whom, what ends with a host."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from rackserve.operation import order
+
+
+def engine(number: int, host: str, **given: Any) -> dict[str, Any]:
+    return {
+        "name": f"tiny-{number}", "unit": f"vllm-tiny-{number}.service", "host": host, "port": 8000, "pool": None,
+        "deployment": "tiny", "part": "replica", "group": f"tiny-{number}", "gateway_target": f"be_tiny/r{number}",
+        **given,
+    }  # fmt: skip
+
+
+FOUR = [engine(number, f"node{number}") for number in range(4)]
+UNITS = [item["unit"] for item in FOUR]
+
+
+def test_due_are_stale_ones_differing_ones_and_those_left_drained() -> None:
+    probe = {
+        "stale": [
+            {"unit": UNITS[2], "role": "vllm", "why": "waits"},
+            {"unit": UNITS[3], "role": "gpu_settings", "why": "clocks"},
+        ],
+        "roles": {"vllm": {"differs": [{"id": "unit-tiny-1", "kind": "file", "why": "x"}]}},
+    }
+    assert order.units_due(FOUR, probe, []) == [UNITS[1], UNITS[2]]
+    assert order.units_due(FOUR, {}, ["be_tiny/r3"]) == [UNITS[3]]
+    assert order.units_due([engine(0, "n", gateway_target=None)], {}, [""]) == []
+
+
+def test_the_first_of_a_deployment_is_compared_with_the_others() -> None:
+    peers = order.canary_peers(FOUR, FOUR[0], UNITS, [])
+    assert [item["unit"] for item in peers] == UNITS[1:4]
+    assert len(order.canary_peers(FOUR, FOUR[0], UNITS, [], most=2)) == 2
+
+
+def test_the_second_one_is_not_compared_again() -> None:
+    assert order.canary_peers(FOUR, FOUR[1], UNITS, [UNITS[0]]) == []
+
+
+def test_a_run_that_goes_on_knows_that_one_was_moved_before() -> None:
+    assert order.canary_peers(FOUR, FOUR[1], UNITS[1:], []) == []
+
+
+def test_other_deployments_pools_and_parts_are_no_peers() -> None:
+    others = [
+        engine(4, "n", deployment="big"), engine(5, "n", pool="prefill"), engine(6, "n", port=None),
+        engine(7, "n", part="head"),
+    ]  # fmt: skip
+    assert order.canary_peers([FOUR[0], *others], FOUR[0], UNITS, []) == []
+    assert order.canary_peers(FOUR, {"unit": ""}, UNITS, []) == []
+
+
+def test_with_a_host_end_its_engines_and_those_it_has_a_part_in() -> None:
+    spread = [engine(8, "node0", group="g"), engine(9, "node1", group="g", gateway_target=None)]
+    groups = [{"name": "g", "nodes": ["node0", "node1"]}]
+    assert order.host_targets([*FOUR, *spread], groups, "node1") == ["be_tiny/r1", "be_tiny/r8"]
+    assert order.host_targets(FOUR, [], "node9") == []
+
+
+def test_hosts_with_engines_that_are_out_come_first() -> None:
+    hosts = ["node0", "node1", "node2"]
+    assert order.next_hosts(hosts, FOUR, ["be_tiny/r2"]) == ["node2", "node0", "node1"]
+    assert order.next_hosts(hosts, FOUR, []) == hosts
+
+
+def test_the_release_that_hosts_come_from() -> None:
+    assert order.release_change(["1", "2", ""], "2") == {"release_from": "1", "release_to": "2"}
+    assert order.release_change(["2"], "2")["release_from"] == ""
+    with pytest.raises(ValueError, match="hosts run 1 and 3"):
+        order.release_change(["3", "1", "2"], "2")
+
+
+def test_servers_that_the_plan_has_no_slot_for_are_removed_ones() -> None:
+    def server(backend: str, slot: str, address: str | None) -> dict[str, Any]:
+        return {"backend": backend, "slot": slot, "address": address, "port": 8000 if address else None}
+
+    slots = [{"slot": "r0", "address": "10.0.0.1", "port": 8000}, {"slot": "r1", "address": None, "port": None}]
+    deployment = {"backend": "be_tiny", "slots": slots, "engines": None}
+    seen = [
+        server("be_tiny", "r0", "10.0.0.1"), server("be_tiny", "r1", "10.0.0.2"), server("be_tiny", "r2", None),
+        server("be_big", "r0", "10.0.0.2"),
+    ]  # fmt: skip
+    assert [row["slot"] for row in order.removed_servers(seen, deployment)] == ["r1"]
+    behind = {"backend": "be_front", "slots": [], "engines": deployment}
+    assert [row["slot"] for row in order.removed_servers(seen, behind)] == ["r1"]
+
+
+def test_what_a_probe_found_in_lines() -> None:
+    differs = [{"id": f"item-{number}", "kind": "file", "why": ""} for number in range(10)]
+    probe = {
+        "roles": {"vllm": {"differs": differs[:2]}, "firewall": {"differs": []}, "baseline": {"differs": differs}},
+        "stale": [{"unit": "u", "role": "vllm", "why": "waits"}],
+    }
+    lines = order.probe_lines(probe)
+    assert lines[0].endswith("item-7 and 2 more") and lines[1:] == ["vllm: item-0, item-1", "u: waits"]
+    assert order.probe_lines({}) == []
