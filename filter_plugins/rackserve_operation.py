@@ -51,15 +51,6 @@ def release_change(recorded: Any, wanted: Any) -> dict[str, str]:
         raise AnsibleFilterError(str(problem)) from None
 
 
-def removed_servers(servers: Any, plan: Any, deployment: Any) -> list[dict[str, Any]]:
-    """Servers of a deployment that the plan has no slot for."""
-    found = [entry for entry in plain(plan["gateway"]["deployments"]) if entry["name"] == deployment]
-    if not found:
-        names = ", ".join(entry["name"] for entry in plan["gateway"]["deployments"])
-        raise AnsibleFilterError(f"no deployment {deployment!r} behind the gateway; there are: {names}")
-    return order.removed_servers(plain(servers), found[0])
-
-
 def server_names(servers: Any) -> list[str]:
     """Rows of gateway_servers as backend/slot."""
     return [f"{row['backend']}/{row['slot']}" for row in servers]
@@ -74,6 +65,34 @@ def left_drained(servers: Any, operation: Any) -> list[str]:
 def probe_lines(probe: Any) -> list[str]:
     """What differs on a host, one line a role, and what is stale there."""
     return order.probe_lines(plain(probe or {}))
+
+
+def _gateway_deployment(plan: Any, deployment: Any) -> dict[str, Any]:
+    found = [entry for entry in plan["gateway"]["deployments"] if entry["name"] == deployment]
+    if not found:
+        names = ", ".join(entry["name"] for entry in plan["gateway"]["deployments"])
+        raise AnsibleFilterError(f"no deployment {deployment!r} behind the gateway; there are: {names}")
+    return dict(plain(found[0]))
+
+
+def removed_servers(servers: Any, plan: Any, deployment: Any) -> list[dict[str, Any]]:
+    """Servers of a deployment that the plan has no slot for."""
+    return order.removed_servers(plain(servers), _gateway_deployment(plan, deployment))
+
+
+def added_instances(servers: Any, plan: Any, deployment: Any) -> list[dict[str, Any]]:
+    """Engines of a deployment that the gateway has no server for yet."""
+    return order.added_instances(plain(plan["instances"]), plain(servers), str(deployment))
+
+
+def scale_conflicts(probe: Any, host: Any, added: Any) -> list[str]:
+    """What else than the change of a deployment's size would change or start on a host."""
+    return order.scale_conflicts(str(host), plain(probe or {}), plain(list(added)))
+
+
+def is_known_replacement(records: Any, host: Any, machine_id: Any) -> bool:
+    """Whether an unfinished replacement of the host has begun to bring up this machine."""
+    return record.is_known_replacement(plain(records), str(host), str(machine_id))
 
 
 class FilterModule:
@@ -91,4 +110,7 @@ class FilterModule:
             "host_targets": host_targets,
             "release_change": release_change,
             "removed_servers": removed_servers,
+            "added_instances": added_instances,
+            "scale_conflicts": scale_conflicts,
+            "is_known_replacement": is_known_replacement,
         }

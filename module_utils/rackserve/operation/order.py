@@ -99,3 +99,36 @@ def probe_lines(probe: dict[str, Any], most: int = 8) -> list[str]:
             more = f" and {len(ids) - most} more" if len(ids) > most else ""
             lines.append(f"{role}: {', '.join(ids[:most])}{more}")
     return lines + [f"{entry['unit']}: {entry['why']}" for entry in probe.get("stale", [])]
+
+
+def added_instances(
+    instances: Sequence[dict[str, Any]], servers: Sequence[dict[str, Any]], deployment: str
+) -> list[dict[str, Any]]:
+    """Engines of a deployment that no server of the gateway has yet, and parts of such without a server."""
+    filled = {(row["address"], row["port"]) for row in servers if row["address"]}
+    mine = [item for item in instances if item["deployment"] == deployment]
+    known = {item["group"] for item in mine if item["port"] is not None and (item["address"], item["port"]) in filled}
+    return [item for item in mine if item["group"] not in known]
+
+
+# What an added engine changes on hosts; other differences are site's business.
+_SCALED_ROLES = {
+    "serving_runtime", "model_store", "vllm", "ray", "router", "load_balancer", "firewall", "host_health",
+    "gpu_settings",
+}  # fmt: skip
+
+
+def scale_conflicts(host: str, probe: dict[str, Any], added: Iterable[str]) -> list[str]:
+    """Why a change of a deployment's size is not begun: what else would change or start on the host. Empty if nothing.
+
+    A host that got no release yet is a new one: all of it is brought there.
+    """
+    dirty = set(probe.get("dirty_roles", []))
+    new = "serving_runtime" in dirty
+    found = [] if new else [f"{host}: {role} differs" for role in sorted(dirty - _SCALED_ROLES)]
+    units = set(added)
+    return found + [
+        f"{host}: {entry['unit']} does not run and is not added"
+        for entry in probe.get("inactive", [])
+        if entry["role"] == "vllm" and entry["unit"] not in units
+    ]

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 BEGUN, DONE, FAILED, CUT_OFF, UNREADABLE = "begun", "done", "failed", "cut off", "unreadable"
 MOST_STEPS, MOST_LINES, MOST_CHARACTERS = 500, 50, 600
+NEW_MACHINE = "new machine "
 RELEASE_OPERATIONS = ("upgrade-release", "rollback-release")
 
 
@@ -193,3 +194,15 @@ def history_lines(records: list[dict[str, Any]]) -> list[str]:
         lines.append("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
         lines += [f"    {cause}"] if cause else []
     return lines
+
+
+def is_known_replacement(records: list[dict[str, Any]], host: str, machine_id: str) -> bool:
+    """Whether an unfinished replacement of the host has begun to bring up this very machine."""
+    for record in records:
+        if record.get("operation") != "replace-host" or (record.get("details") or {}).get("host") != host:
+            continue
+        if record["state"] == DONE:
+            return False
+        if any(step.get("text") == NEW_MACHINE + machine_id for step in record["steps"]):
+            return True
+    return False

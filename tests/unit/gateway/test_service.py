@@ -9,6 +9,7 @@ from rackserve.gateway.notes import read_notes
 from rackserve.gateway.runtime import NO_ADDRESS, GatewayError
 from rackserve.gateway.servers import Request, apply
 from rackserve.gateway.service import require_others, wait_up
+from rackserve.gateway.slots import out_on_purpose, unproven
 from test_membership import FakeHaproxy
 
 FOUR = tuple(("be", f"r{number}", f"10.0.0.{number + 1}", 8000, 0) for number in range(4))
@@ -121,3 +122,15 @@ def test_a_transaction_ends_what_another_one_left_and_nothing_else(
     done = apply(haproxy, state, Request(targets=["be/r0", "be/r1"], state="ready", by=by), check=False)
     assert [row["admin"] for row in done["servers"]] == ["ready", "drain"]
     assert read_notes(tmp_path / "drained-by.json") == {"be/r1": stays}
+
+
+def test_what_is_out_on_purpose_is_no_failure_and_named() -> None:
+    def row(slot: str, by: str) -> dict[str, str]:
+        return {"backend": "be", "slot": slot, "admin": "drain", "drained_by": by}
+
+    seen = [row("r0", "drain-host"), row("r1", "upgrade-release"), row("r2", "")]
+    rows = [{"server": f"be/r{number}", "ok": number == 3} for number in range(4)]
+    assert [entry["server"] for entry in unproven(rows, seen)] == ["be/r1", "be/r2"]
+    assert out_on_purpose(seen) == [
+        "be/r0 is out (drain) by drain-host; playbooks/return-host.yml brings it back",
+    ]

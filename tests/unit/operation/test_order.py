@@ -100,3 +100,24 @@ def test_what_a_probe_found_in_lines() -> None:
     lines = order.probe_lines(probe)
     assert lines[0].endswith("item-7 and 2 more") and lines[1:] == ["vllm: item-0, item-1", "u: waits"]
     assert order.probe_lines({}) == []
+
+
+def test_added_are_engines_without_a_server_and_all_parts_of_their_group() -> None:
+    four = [{**item, "address": f"10.0.0.{number}"} for number, item in enumerate(FOUR)]
+    part = {**engine(5, "node9", group="tiny-3", port=None), "address": "10.0.0.9"}
+    seen = [{"address": f"10.0.0.{number}", "port": 8000} for number in range(3)] + [{"address": None, "port": None}]
+    assert [item["unit"] for item in order.added_instances([*four, part], seen, "tiny")] == [UNITS[3], part["unit"]]
+    assert order.added_instances(four, seen, "big") == []
+
+
+def test_a_change_of_size_is_not_begun_where_it_would_change_more() -> None:
+    probe = {
+        "dirty_roles": ["vllm", "host_baseline"],
+        "inactive": [{"unit": UNITS[0], "role": "vllm"}, {"unit": UNITS[1], "role": "vllm"}],
+    }
+    assert order.scale_conflicts("node0", probe, [UNITS[0]]) == [
+        "node0: host_baseline differs",
+        f"node0: {UNITS[1]} does not run and is not added",
+    ]
+    fresh = {"dirty_roles": ["serving_runtime", "host_baseline"], "inactive": []}
+    assert order.scale_conflicts("node9", fresh, []) == [] == order.scale_conflicts("node9", {}, [])

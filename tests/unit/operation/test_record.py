@@ -106,6 +106,19 @@ def test_the_table_names_release_subject_and_cause() -> None:
     assert cause.strip() == "too slow"
 
 
+def test_a_machine_that_an_unfinished_replacement_brought_up_is_known(tmp_path: Path) -> None:
+    given = run("replace-host", host="node3")
+    first = begin(tmp_path, 1000, given)["run"]
+    core.add_step(tmp_path, first, {"host": "node3", "unit": "", "result": "ok", "text": "new machine m2"}, now_s=1)
+    begin(tmp_path, 1100, given)
+    records = core.listed(tmp_path)
+    assert core.is_known_replacement(records, "node3", "m2")
+    assert not core.is_known_replacement(records, "node3", "m1")
+    assert not core.is_known_replacement(records, "node2", "m2")
+    core.end(tmp_path, first, "done", "", now_s=2)
+    assert not core.is_known_replacement(core.listed(tmp_path), "node3", "m2")
+
+
 def call(capsys: pytest.CaptureFixture[str], **options: Any) -> dict[str, Any]:
     module = importlib.import_module("run_record")
     with patch_module_args(options), pytest.raises(SystemExit):
