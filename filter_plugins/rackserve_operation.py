@@ -33,9 +33,9 @@ def units_due(instances: Any, probe: Any, left: Any = ()) -> list[str]:
     return order.units_due(plain(instances), plain(probe or {}), plain(list(left)))
 
 
-def canary_peers(instances: Any, mine: Any, pending: Any, moved: Any) -> list[dict[str, Any]]:
+def canary_peers(instances: Any, mine: Any, moved: Any) -> list[dict[str, Any]]:
     """Engines on the old release to compare one with; none where it is not the first."""
-    return order.canary_peers(plain(list(instances)), plain(mine), plain(pending), plain(moved))
+    return order.canary_peers(plain(list(instances)), plain(mine), plain(list(moved)))
 
 
 def host_targets(plan: Any, host: Any) -> list[str]:

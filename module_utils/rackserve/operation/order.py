@@ -21,19 +21,15 @@ def units_due(instances: Sequence[dict[str, Any]], probe: dict[str, Any], left: 
 
 
 def canary_peers(
-    instances: Sequence[dict[str, Any]],
-    mine: dict[str, Any],
-    pending: Iterable[str],
-    done: Iterable[str],
-    most: int = 3,
+    instances: Sequence[dict[str, Any]], mine: dict[str, Any], moved: Iterable[str], most: int = 3
 ) -> list[dict[str, Any]]:
-    """Engines on the old release to compare one with; none where another one was compared and moved before it.
+    """Engines to compare one on the new release with; none where another one is there already, so was compared.
 
-    `pending`: units that were on the old release when the run began, `done`: those moved since.
+    `moved`: units that are known to be on the new release; all others count as old ones.
     """
     if mine.get("port") is None:
         return []
-    old = set(pending) - set(done)
+    there = set(moved)
     others = [
         item
         for item in instances
@@ -41,9 +37,7 @@ def canary_peers(
         and item["unit"] != mine["unit"]
         and (item["deployment"], item["pool"], item["part"]) == (mine["deployment"], mine["pool"], mine["part"])
     ]
-    if any(item["unit"] not in old for item in others):
-        return []
-    return others[:most]
+    return [] if any(item["unit"] in there for item in others) else others[:most]
 
 
 def host_targets(instances: Sequence[dict[str, Any]], groups: Sequence[dict[str, Any]], host: str) -> list[str]:

@@ -34,17 +34,16 @@ def test_due_are_stale_ones_differing_ones_and_those_left_drained() -> None:
 
 
 def test_the_first_of_a_deployment_is_compared_with_the_others() -> None:
-    peers = order.canary_peers(FOUR, FOUR[0], UNITS, [])
-    assert [item["unit"] for item in peers] == UNITS[1:4]
-    assert len(order.canary_peers(FOUR, FOUR[0], UNITS, [], most=2)) == 2
+    assert [item["unit"] for item in order.canary_peers(FOUR, FOUR[0], [])] == UNITS[1:4]
+    assert len(order.canary_peers(FOUR, FOUR[0], [], most=2)) == 2
+
+
+def test_one_that_was_left_half_moved_is_compared_again() -> None:
+    assert [item["unit"] for item in order.canary_peers(FOUR, FOUR[1], [UNITS[1]])] == [UNITS[0], *UNITS[2:]]
 
 
 def test_the_second_one_is_not_compared_again() -> None:
-    assert order.canary_peers(FOUR, FOUR[1], UNITS, [UNITS[0]]) == []
-
-
-def test_a_run_that_goes_on_knows_that_one_was_moved_before() -> None:
-    assert order.canary_peers(FOUR, FOUR[1], UNITS[1:], []) == []
+    assert order.canary_peers(FOUR, FOUR[1], [UNITS[0]]) == []
 
 
 def test_other_deployments_pools_and_parts_are_no_peers() -> None:
@@ -52,8 +51,8 @@ def test_other_deployments_pools_and_parts_are_no_peers() -> None:
         engine(4, "n", deployment="big"), engine(5, "n", pool="prefill"), engine(6, "n", port=None),
         engine(7, "n", part="head"),
     ]  # fmt: skip
-    assert order.canary_peers([FOUR[0], *others], FOUR[0], UNITS, []) == []
-    assert order.canary_peers(FOUR, {"unit": ""}, UNITS, []) == []
+    assert order.canary_peers([FOUR[0], *others], FOUR[0], []) == []
+    assert order.canary_peers(FOUR, {"unit": ""}, []) == []
 
 
 def test_with_a_host_end_its_engines_and_those_it_has_a_part_in() -> None:
