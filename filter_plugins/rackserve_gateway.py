@@ -12,7 +12,7 @@ if MODULE_UTILS not in sys.path:
     # Ansible makes module_utils importable for modules only, not for plugins on the controller.
     sys.path.insert(0, MODULE_UTILS)
 
-from rackserve.completion import table, warm  # noqa: E402 - needs the path above
+from rackserve.completion import check, table, warm  # noqa: E402 - needs the path above
 from rackserve.gateway import slots  # noqa: E402 - needs the path above
 
 
@@ -57,6 +57,17 @@ def acceptance_table(rows: Any, gateway: Any = None) -> list[str]:
     return table.acceptance_table(plain(rows), slots.instance_names(plain(gateway)) if gateway else None)
 
 
+def out_on_purpose(servers: Any) -> list[str]:
+    """A line for each server that an operation took out until somebody asks for it back."""
+    return slots.out_on_purpose(plain(servers))
+
+
+def unproven(rows: Any, servers: Any = ()) -> str:
+    """One line naming what failed in completion_check's rows, less servers that are out on purpose; "" for none."""
+    left = slots.unproven(plain(rows), plain(list(servers)))
+    return check.failure_line(left, "the gateway")
+
+
 class FilterModule:
     """The filters of this file."""
 
@@ -70,4 +81,6 @@ class FilterModule:
             "engine_targets": engine_targets,
             "warm_engines": warm_engines,
             "acceptance_table": acceptance_table,
+            "out_on_purpose": out_on_purpose,
+            "unproven": unproven,
         }

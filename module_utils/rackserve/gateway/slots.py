@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from .notes import ON_PURPOSE
 from .runtime import NO_ADDRESS
 
 DEPTHS = ("full", "quick")
@@ -101,3 +102,19 @@ def instance_names(gateway: dict[str, Any]) -> dict[str, str]:
         for slot in part["slots"]
         if slot["instance"]
     }
+
+
+def out_on_purpose(servers: list[dict[str, Any]]) -> list[str]:
+    """A line for each server that an operation took out until somebody asks for it back, with what does that."""
+    return [
+        f"{row['backend']}/{row['slot']} is out ({row['admin']}) by {row['drained_by']}; "
+        f"playbooks/{ON_PURPOSE[row['drained_by']]}.yml brings it back"
+        for row in servers
+        if row["drained_by"] in ON_PURPOSE
+    ]
+
+
+def unproven(rows: list[dict[str, Any]], servers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of completion_check that failed, less those of servers that are out on purpose."""
+    excused = {f"{row['backend']}/{row['slot']}" for row in servers if row["drained_by"] in ON_PURPOSE}
+    return [row for row in rows if not row["ok"] and row["server"] not in excused]
