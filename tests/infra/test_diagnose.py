@@ -1,6 +1,6 @@
 """Failures on the lab, each named first by diagnose; healthy hosts name none; no secret in any bundle.
 
-RACKSERVE_WHOLE=1 runs all of them (make test-diagnose); without it, those that cover most.
+RACKSERVE_WHOLE=1 runs all of them (make test-diagnose).
 """
 
 from __future__ import annotations
@@ -22,15 +22,13 @@ from failures import ENGINES, FAULTS, FILES, LOST, NODE, TLS, Failure, as_file, 
 Shell = Callable[[str, str], str]
 Module = Callable[..., dict[str, Any]]
 Diagnose = Callable[..., list[dict[str, Any]]]
-whole = pytest.mark.asked_by("RACKSERVE_WHOLE", "1")
+pytestmark = pytest.mark.asked_by("RACKSERVE_WHOLE", "1")
 CATALOGUE = yaml.safe_load((REPO / "files/simulated/faults.yml").read_text("utf-8"))
 SHOWS_S, READY_S = 120, 400
-# What the short subset runs.
-SHORT = ("a byte of the weights changed", "a full disk", "gpu-off-bus", "xid-119")
 
 
-def gates(name: str, *values: Any) -> Any:
-    return pytest.param(*values, id=name.replace(" ", "-"), marks=[] if name in SHORT else [whole])
+def named(name: str, *values: Any) -> Any:
+    return pytest.param(*values, id=name.replace(" ", "-"))
 
 
 def told(causes: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -93,7 +91,7 @@ def test_healthy_hosts_name_none_and_nothing_is_changed(diagnose: Diagnose, play
 
 
 @pytest.mark.usefixtures("settled")
-@pytest.mark.parametrize("failure", [gates(one.name, one) for one in (*FILES, *ENGINES)])
+@pytest.mark.parametrize("failure", [named(one.name, one) for one in (*FILES, *ENGINES)])
 def test_a_failure_is_named_first(failure: Failure, diagnose: Diagnose, shell: Shell, fields: dict[str, str]) -> None:
     began = time.time()
     try:
@@ -111,7 +109,7 @@ def test_a_failure_is_named_first(failure: Failure, diagnose: Diagnose, shell: S
 
 @pytest.mark.parametrize(
     ("fault", "parameters", "cause"),
-    [gates(cause if fault in ("xid", "kernel-log") else fault, fault, given, cause) for fault, given, cause in FAULTS],
+    [named(cause if fault in ("xid", "kernel-log") else fault, fault, given, cause) for fault, given, cause in FAULTS],
 )
 def test_a_fault_of_the_catalogue_is_named_first(
     fault: str, parameters: dict[str, Any], cause: str, diagnose: Diagnose, module: Module
@@ -126,7 +124,6 @@ def test_a_fault_of_the_catalogue_is_named_first(
     assert first(causes) == (cause, NODE), causes
 
 
-@whole
 @pytest.mark.usefixtures("settled")
 def test_an_engine_drained_and_forgotten(plan: dict[str, Any], diagnose: Diagnose, module: Module) -> None:
     gateway = plan["gateway"]
@@ -141,7 +138,6 @@ def test_an_engine_drained_and_forgotten(plan: dict[str, Any], diagnose: Diagnos
     assert target in causes[0]["run"]
 
 
-@whole
 @pytest.mark.usefixtures("settled")
 def test_an_expired_certificate(diagnose: Diagnose, shell: Shell, secrets: dict[str, str]) -> None:
     try:
@@ -153,7 +149,6 @@ def test_an_expired_certificate(diagnose: Diagnose, shell: Shell, secrets: dict[
     assert first(causes) == ("tls-expired", "gw"), causes
 
 
-@whole
 @pytest.mark.usefixtures("settled")
 def test_a_host_that_does_not_answer_is_a_finding_and_no_stop(diagnose: Diagnose) -> None:
     link = ["/usr/sbin/ip", "-n", "rslab", "link", "set", f"v-{LOST}"]
