@@ -69,9 +69,9 @@ ENGINES = (
 )  # fmt: skip
 FILES = (
     Failure("a byte of the weights changed", "weights-changed",
-            ("cp -p {model}/model.safetensors {model}/.kept",
-             "printf X | dd of={model}/model.safetensors bs=1 seek=4000 conv=notrunc status=none"),
-            ("cp -p {model}/.kept {model}/model.safetensors; rm {model}/.kept",)),
+            ("cp -p {model}/model-00001-of-*.safetensors /run/kept.safetensors",
+             "printf X | dd of=$(echo {model}/model-00001-of-*.safetensors) bs=1 seek=4000 conv=notrunc status=none"),
+            ("cp -p /run/kept.safetensors $(echo {model}/model-00001-of-*.safetensors); rm /run/kept.safetensors",)),
     Failure("weights without their proof", "weights-not-ready", ("mv {model}/READY {model}/.READY",),
             ("mv {model}/.READY {model}/READY",)),
     Failure("weights that the engine's user may not read", "permission-denied", ("chmod 0700 {model}",),

@@ -1,4 +1,4 @@
-"""Faults under constant load. RACKSERVE_FAULTS=full runs all of them; without it, the three that cover most."""
+"""Faults under constant load. RACKSERVE_FAULTS=full runs all of them; without it, the two that cover most."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_killed(process: str, stage: Stage) -> None:
     assert stage.strays(at.before) == []
 
 
-@pytest.mark.parametrize("process", [gates(name, "engine core") for name in PROCESSES])
+@pytest.mark.parametrize("process", [gates(name) for name in PROCESSES])
 def test_frozen(process: str, stage: Stage) -> None:
     """A frozen engine is taken out by the gateway, ended by the watch on its host and started by systemd."""
     since = stage.on_victim("date +%s")
