@@ -43,7 +43,7 @@ def diagnose(playbook: Run, tmp_path: Path) -> Diagnose:
     def run(*arguments: str, since: float = 0.0) -> list[dict[str, Any]]:
         output = tmp_path / "causes.json"
         # Hosts count back from when they are asked, which is some seconds after this.
-        age = time.time() - since + 15 if since else 60
+        age = time.time() - (since or time.time()) + 15
         done = playbook("diagnose", "-e", f"diagnose_output={output}", "-e", f"diagnose_since_s={age}", *arguments)
         assert done.returncode == 0, done.stdout + done.stderr
         found: list[dict[str, Any]] = json.loads(output.read_text())
