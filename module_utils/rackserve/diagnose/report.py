@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..health.document import put_between
 from .case import Case
 from .catalogue import FAMILIES
 
@@ -68,8 +69,4 @@ def section() -> str:
 
 def document(text: str) -> str:
     """The text with the tables put in. Raises ValueError where it lacks a mark."""
-    head, begin, rest = text.partition(f"{BEGIN}\n")
-    _, end, tail = rest.partition(f"{END}\n")
-    if not begin or not end:
-        raise ValueError(f"the document lacks one of the lines {BEGIN} and {END}")
-    return head + section() + tail
+    return put_between(text, BEGIN, END, section())

@@ -26,10 +26,15 @@ def section() -> str:
     return "\n".join([*rows, "", END]) + "\n"
 
 
+def put_between(text: str, begin: str, end: str, section: str) -> str:
+    """The text with ``section`` in place of what stands from mark to mark. Raises ValueError where it lacks a mark."""
+    head, first, rest = text.partition(f"{begin}\n")
+    _, last, tail = rest.partition(f"{end}\n")
+    if not first or not last:
+        raise ValueError(f"the document lacks one of the lines {begin} and {end}")
+    return head + section + tail
+
+
 def document(text: str) -> str:
     """The text with the table put in. Raises ValueError where it lacks a mark."""
-    head, begin, rest = text.partition(f"{BEGIN}\n")
-    _, end, tail = rest.partition(f"{END}\n")
-    if not begin or not end:
-        raise ValueError(f"the document lacks one of the lines {BEGIN} and {END}")
-    return head + section() + tail
+    return put_between(text, BEGIN, END, section())
