@@ -67,18 +67,23 @@ tools: ## Debian packages that the tests need (needs root where one is missing)
 	fi
 
 unit: venv tools ## Unit and contract tests with the coverage gate
-	$(RUN)/pytest -n auto --dist loadfile --cov --cov-report=term --cov-fail-under=90
+	$(RUN)/pytest -n auto --dist loadfile --junitxml=build/reports/unit.xml --cov --cov-report=term --cov-fail-under=90
 
 molecule: venv ## The whole main job on a fresh lab (needs root): create to destroy
 	$(ROOT) $(RUN)/molecule test --scenario-name default
 
 test-faults: venv ## What clients see when something breaks: every fault, under load, on the lab of `make demo` (needs root)
 	rm -rf build/faults
-	$(ROOT) env RACKSERVE_FAULTS=full $(RUN)/pytest -v tests/infra/test_scenarios.py
+	$(ROOT) env RACKSERVE_WHOLE=1 $(RUN)/pytest -v tests/infra/test_scenarios.py
 	$(RUN)/python tests/infra/scenarios.py
 
 test-hosts: venv ## Driver up and back, settings changed by hand, foreign files, reboots, ports, on the lab of `make demo` (needs root)
 	$(ROOT) env RACKSERVE_WHOLE=1 $(RUN)/pytest -v tests/infra/test_driver_upgrade.py tests/infra/test_baseline.py tests/infra/test_isolation.py
+
+# Each with a target of its own, or an hour by itself.
+APART := scenarios driver_upgrade baseline isolation diagnose
+test-lab: venv ## Every other test of a lab, the quick ones that CI runs and the long ones, on the lab of `make demo` (needs root)
+	$(ROOT) env RACKSERVE_WHOLE=1 $(RUN)/pytest -v $(APART:%=--ignore=tests/infra/test_%.py) tests/infra
 
 KILLS ?= 9
 test-kills: venv ## Runs killed at random moments, finished by the next one, on light nodes (needs root; an hour)
@@ -122,4 +127,4 @@ lock: venv ## Resolve the lock files again
 	$(RUN)/python requirements/lock_engine.py requirements/engine-cpu
 	$(RUN)/python requirements/lock_engine.py requirements/router
 
-.PHONY: check-arguments help venv tools lab-up lab-down demo bundle plan lint unit molecule test-bundle test-diagnose test-faults test-hosts test-kills test-layouts test-ray test bench lock
+.PHONY: check-arguments help venv tools lab-up lab-down demo bundle plan lint unit molecule test-bundle test-diagnose test-faults test-hosts test-kills test-lab test-layouts test-ray test bench lock

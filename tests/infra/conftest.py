@@ -23,6 +23,8 @@ STATE = REPO / "inventories/lab/.state"
 LAB_HOSTS = Path("/var/lib/rackserve-lab/hosts")
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
+# Takes a minute or more, or tries one more case of what a quick test tries: `make test-lab` runs it, CI does not.
+whole = pytest.mark.asked_by("RACKSERVE_WHOLE", "1")
 
 
 def ansible(

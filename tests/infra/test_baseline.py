@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from conftest import Run, eventually
+from conftest import Run, eventually, whole
 from rackserve.converge.kernel import knob_value
 
 Shell = Callable[[str, str], str]
 HOST = "node3"
-whole = pytest.mark.asked_by("RACKSERVE_WHOLE", "1")
 BOOT_S = 300
 CAP_SYS_RESOURCE = 24
 THP = "/sys/kernel/mm/transparent_hugepage/enabled"
@@ -81,6 +80,7 @@ def by_hand(shell: Shell, playbook: Run) -> Iterator[set[tuple[str, str]]]:
     playbook("site")
 
 
+@whole
 def test_each_change_is_named_and_a_run_mends_exactly_those(
     shell: Shell, playbook: Run, by_hand: set[tuple[str, str]]
 ) -> None:

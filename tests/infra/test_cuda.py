@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from conftest import whole
 
 Shell = Callable[[str, str], str]
 Module = Callable[..., dict[str, Any]]
@@ -55,6 +56,7 @@ def test_the_odd_one_out_is_named_and_its_command_mends_it(parts: dict[str, Any]
     assert module("node2", "cuda_check", parts=parts, prove=True)["findings"] == []
 
 
+@whole
 def test_drift_is_restored_and_the_second_run_changes_nothing(playbook: Run, shell: Shell) -> None:
     shell("node3", f"rm {PROFILE} && apt-mark unhold libnccl2")
     dry = playbook("site", "--limit", "node3,gw", "--tags", "cuda", "--check")

@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 import yaml
 from canary import canaries, search_text
-from conftest import REPO, STATE, Run, eventually
+from conftest import REPO, STATE, Run, eventually, whole
 from failures import ENGINES, FAULTS, FILES, LOST, NODE, TLS, Failure, as_file, expired
 
 Shell = Callable[[str, str], str]
 Module = Callable[..., dict[str, Any]]
 Diagnose = Callable[..., list[dict[str, Any]]]
-pytestmark = pytest.mark.asked_by("RACKSERVE_WHOLE", "1")
+pytestmark = whole
 CATALOGUE = yaml.safe_load((REPO / "files/simulated/faults.yml").read_text("utf-8"))
 SHOWS_S, READY_S = 120, 400
 

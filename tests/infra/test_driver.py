@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import REPO, STATE, eventually
+from conftest import REPO, STATE, eventually, whole
 
 Shell = Callable[[str, str], str]
 Module = Callable[..., dict[str, Any]]
@@ -145,6 +145,7 @@ def runs(shell: Shell, host: str, version: str, gpus: int) -> None:
     assert rows == [f"{version}, {gpus}"] * gpus
 
 
+@whole
 def test_apt_replaces_the_driver_and_takes_it_back(spare: str, driver: dict[str, Any], shell: Shell) -> None:
     """Repository, pin, packages, hold; a newer driver; the mismatch until the reboot; and the way back."""
     simulated = yaml.safe_load((REPO / "files/simulated/packages.yml").read_text())

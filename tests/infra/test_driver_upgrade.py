@@ -8,14 +8,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from conftest import STATE, Run, eventually
+from conftest import STATE, Run, eventually, whole
 from load import Load
 from rackserve.completion.client import Endpoint
 
 Shell = Callable[[str, str], str]
 Module = Callable[..., dict[str, Any]]
 
-whole = pytest.mark.asked_by("RACKSERVE_WHOLE", "1")
 HOST, OTHERS = "node4", ("node1", "node2", "node3")
 LIMIT = ("--limit", f"{HOST},gw")
 UP = ("-e", json.dumps({"cluster_overrides": {"release": "2026.12-cpu"}}))

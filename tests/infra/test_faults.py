@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import REPO, Run, eventually
+from conftest import REPO, Run, eventually, whole
 
 Shell = Callable[[str, str], str]
 Module = Callable[..., dict[str, Any]]
@@ -35,6 +35,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     *[("clocks-throttled", {"gpu": 1, "reason": reason}) for reason in ("hw-slowdown", "sw-power-cap")],
     *[("kernel-log", {"message": message}) for message in ("aer", "mce", "hung-task", "mlx5-power", "sxid")],
 ]
+# One of each kind of reading; `make test-lab` looks at all.
+QUICK = {"xid", "gpu-off-bus", "pcie-narrower", "hca-down", "fabric-manager-absent", "disk-full"}
 SEEN_S, BOOT_S, ENGINE_S = 30, 90, 400
 
 
@@ -116,7 +118,10 @@ def missing(shell: Shell, host: str, seen: list[Reading], logged: int) -> list[R
 
 
 @pytest.mark.usefixtures("disk")
-@pytest.mark.parametrize(("name", "parameters"), CASES, ids=[f"{name}-{given}" for name, given in CASES])
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [pytest.param(name, given, id=f"{name}-{given}", marks=[] if name in QUICK else [whole]) for name, given in CASES],
+)
 def test_a_fault_shows_where_it_says(
     name: str, parameters: dict[str, Any], inject: Inject, module: Module, shell: Shell
 ) -> None:
@@ -166,6 +171,7 @@ def rebooted(plan: dict[str, Any], shell: Shell) -> Iterator[str]:
     )
 
 
+@whole
 def test_over_a_reboot(rebooted: str, inject: Inject, module: Module, shell: Shell) -> None:
     """What survives is there, what vanishes is not, and clearing mends the rest for the next boot too."""
     faults = {"pcie-narrower": {"gpu": 2, "width": 4}, "hca-down": {}, "remap-pending": {"gpu": 5}, "gpu-off-bus": {}}

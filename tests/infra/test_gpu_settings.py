@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from conftest import Run
+from conftest import Run, whole
 
 Shell = Callable[[str, str], str]
 Module = Callable[..., dict[str, Any]]
@@ -53,6 +53,7 @@ def test_what_is_changed_under_an_engine_is_named_and_waits(playbook: Run, shell
         shell(HOST, "nvidia-smi -i 0 -pl 450")
 
 
+@whole
 def test_a_run_names_and_sets_exactly_what_was_changed_by_hand(
     engine: dict[str, Any], playbook: Run, shell: Shell
 ) -> None:

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from conftest import Run
+from conftest import Run, whole
 
 Shell = Callable[[str, str], str]
 Module = Callable[..., dict[str, Any]]
 HOST = "node4"
+pytestmark = whole
 FAULT = ("-e", f"on={HOST}", "-e", "fault=foreign-process")
 PARAMETERS = {"fault_parameters": {"gpu": 0, "process_name": "trainer"}}
 

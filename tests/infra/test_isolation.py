@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import LAB_HOSTS, REPO, STATE
+from conftest import LAB_HOSTS, REPO, STATE, whole
 from isolation import (
     ALL,
     CLIENT_ADDRESS,
@@ -41,7 +41,6 @@ Shell = Callable[[str, str], str]
 Run = Callable[..., subprocess.CompletedProcess[str]]
 MOST_EXPOSED = 2.0
 PRIVILEGED = yaml.safe_load((REPO / "files/privileged.yml").read_text("utf-8"))
-whole = pytest.mark.asked_by("RACKSERVE_WHOLE", "1")
 
 
 @pytest.fixture(scope="module")

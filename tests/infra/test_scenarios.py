@@ -1,4 +1,4 @@
-"""Faults under constant load. RACKSERVE_FAULTS=full runs all of them; without it, the two that cover most."""
+"""Faults under constant load. Without RACKSERVE_WHOLE=1, the one that covers most."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import INVENTORY, REPO, STATE, Run, eventually
+from conftest import INVENTORY, REPO, STATE, Run, eventually, whole
 from rackserve.completion.client import Endpoint
 from scenarios import RESULTS, Outcome, record, table
 from stage import PROCESSES, Stage, cut_power, give_power, scene
 
 Shell = Callable[[str, str], str]
-full = pytest.mark.asked_by("RACKSERVE_FAULTS", "full")
 BEGUN = "stream begun there"
 WATCH = "rackserve-engine-watch.service"
 
@@ -55,7 +54,7 @@ def said_by_watch(stage: Stage, since: str) -> list[str]:
 
 def gates(name: str, *short: str) -> Any:
     """A parameter that the short subset leaves out unless named."""
-    return pytest.param(name, id=name.replace(" ", "-"), marks=[] if name in short else [full])
+    return pytest.param(name, id=name.replace(" ", "-"), marks=[] if name in short else [whole])
 
 
 @pytest.mark.parametrize("process", [gates(name, "engine core") for name in PROCESSES])
@@ -84,6 +83,7 @@ def test_frozen(process: str, stage: Stage) -> None:
     assert stage.strays(at.before) == []
 
 
+@whole
 def test_saturated_engines_are_no_false_alarm(stage: Stage) -> None:
     """More requests than all engines take: no server goes down, no engine is ended; what finds no room is told so."""
     since = stage.on_victim("date +%s")
@@ -100,7 +100,7 @@ def test_saturated_engines_are_no_false_alarm(stage: Stage) -> None:
     assert said_by_watch(stage, since) == []
 
 
-@full
+@whole
 def test_host_rebooted(stage: Stage) -> None:
     """An orderly reboot without a drain: the engine is back by itself; what it refuses meanwhile goes elsewhere."""
     with scene(stage, "host rebooted") as at:
@@ -109,7 +109,7 @@ def test_host_rebooted(stage: Stage) -> None:
     assert {what for what in at.outcome.failed if not what.startswith(BEGUN)} == set(), at.errors()
 
 
-@full
+@whole
 def test_host_powered_off(stage: Stage, playbook: Run) -> None:
     """The plug pulled: site names the host and does not wait for it; powered on again, it serves without more."""
     host = stage.victim["host"]
@@ -130,7 +130,7 @@ def test_host_powered_off(stage: Stage, playbook: Run) -> None:
     assert {what for what in at.outcome.failed if not what.startswith(BEGUN)} == set(), at.errors()
 
 
-@full
+@whole
 @pytest.mark.parametrize(
     ("how", "fault"),
     [("systemctl restart {}", "gateway restarted"), ("systemctl kill -s KILL {}", "gateway killed (SIGKILL)")],
@@ -152,7 +152,7 @@ def test_gateway(how: str, fault: str, stage: Stage) -> None:
     assert late == [], at.errors()
 
 
-@full
+@whole
 def test_model_shard_corrupted(stage: Stage, playbook: Run) -> None:
     """The running engine is not touched; its next start is refused, and site brings the shard and the engine."""
     model, unit = stage.victim["model_path"], stage.victim["unit"]
@@ -178,7 +178,7 @@ def test_model_shard_corrupted(stage: Stage, playbook: Run) -> None:
     assert set(at.outcome.failed) <= {BEGUN}, at.errors()
 
 
-@full
+@whole
 def test_disk_full(stage: Stage) -> None:
     """No room for the engine's files, and the engine killed: after room was made, it serves."""
     unit, cache = stage.victim["unit"], f"/var/cache/rackserve/{stage.victim['name']}"
@@ -202,7 +202,7 @@ def test_disk_full(stage: Stage) -> None:
     assert stage.on_victim(f"systemctl is-active {unit}") == "active"
 
 
-@full
+@whole
 def test_journal_flooded(stage: Stage) -> None:
     """Something on the host writes 200,000 lines at once: nobody notices, and the engine's own lines are kept."""
     lines = "yes 'a line of the flood' | head -n 200000"
@@ -218,7 +218,7 @@ def test_journal_flooded(stage: Stage) -> None:
     assert at.outcome.failed == {}, at.errors()
 
 
-@full
+@whole
 def test_clock_off(stage: Stage, module: Callable[..., dict[str, Any]]) -> None:
     """Hosts of the lab share the machine's clock, so the offset is given to the check as the controller's clock."""
     host = stage.victim["host"]
@@ -235,7 +235,7 @@ def test_clock_off(stage: Stage, module: Callable[..., dict[str, Any]]) -> None:
     assert findings(0) == []
 
 
-@full
+@whole
 def test_controller_killed(stage: Stage, playbook: Run) -> None:
     """A run of everything loses its controller half way: nobody notices, and the next run finds nothing broken."""
     program = str(Path(sys.executable).parent / "ansible-playbook")
