@@ -3,6 +3,7 @@
 python3 tests/device/layouts_on_device.py LAYOUT                  replica, tensor, experts, ray or prefill-decode
 python3 tests/device/layouts_on_device.py throughput [--rounds 3] `tensor` three times: as planned, with the defaults of
                                                                   `vllm serve`, and with the client's flags
+  --without OPTION, at most twice                                  instead: the plan, and the plan without each
   --gpus N (2 or 4)   --models FOLDER (written)   --limit-s 300 (until all answer)
 
 Only the interpreter is another than the plan's: the one this program runs with. Needs vLLM with CUDA, PyYAML, numpy and
@@ -170,11 +171,23 @@ def variants(given: argparse.Namespace) -> dict[str, tuple[str, list[str], dict[
     words += ["--tensor-parallel-size", str(given.gpus), "--load-format", "dummy"]
     words += ["--gpu-memory-utilization", "0.3", "--kv-cache-memory-bytes", "4096M"]
     client = ["--port", str(ours["port"] + 2), "--enforce-eager", "--disable-custom-all-reduce"]
+    if given.without:
+        less = {f"without {one}": (one.strip("-"), without(argv, one), env) for one in given.without}
+        for number, (_, one, _) in enumerate(less.values(), 1):
+            one[one.index("--port") + 1] = str(ours["port"] + number)
+        return {"plan": (name, argv, env), **less}
     return {
         "plan": (name, argv, env),
         "defaults": ("defaults", [*words, "--port", str(ours["port"] + 1)], plain),
         "client": ("client", [*words, *client], {**plain, "NCCL_PROTO": "Simple"}),
     }
+
+
+def without(argv: list[str], option: str) -> list[str]:
+    """``argv`` without an option and its value."""
+    at = argv.index(option)
+    valued = at + 1 < len(argv) and not argv[at + 1].startswith("--")
+    return argv[:at] + argv[at + 1 + valued :]
 
 
 def measure(port: int, model: Path) -> float:
@@ -200,14 +213,17 @@ def throughput(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     rates: dict[str, list[float]] = {name: [] for name in engines}
     with processes(list(engines.values()), folder) as started:
         ready = wait(list(ports.values()), started, given.limit_s)
+        order = list(ports)
         for number in range(given.rounds + 1):
-            for name, port in ports.items():
-                rate = measure(port, given.models / "llama-8b")
+            # Whoever is first in a round may pay for what the one before left running.
+            order.append(order.pop(0))
+            for name in order:
+                rate = measure(ports[name], given.models / "llama-8b")
                 # The first round warms up.
                 if number:
                     rates[name].append(round(rate, 1))
             say(f"round {number}: " + ", ".join(f"{name} {values[-1:]}" for name, values in rates.items()))
-    base = statistics.median(rates["defaults"])
+    base = statistics.median(rates["plan" if given.without else "defaults"])
     for name, values in rates.items():
         middle = statistics.median(values)
         say(f"{name:<10} {middle:>9.1f} tokens/s ({min(values):.1f} to {max(values):.1f})  {middle / base:.3f} x")
@@ -229,6 +245,7 @@ def main() -> int:
     parser.add_argument("what", choices=(*layouts_plan.LAYOUTS, "throughput"))
     parser.add_argument("--gpus", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--without", action="append", default=[], metavar="OPTION")
     parser.add_argument("--limit-s", type=float, default=300.0)
     parser.add_argument("--models", type=Path, default=Path(tempfile.gettempdir()) / "layout-models")
     given = parser.parse_args()
