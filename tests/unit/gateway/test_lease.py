@@ -98,7 +98,7 @@ steps = st.tuples(st.sampled_from(["a", "b", "c"]), st.integers(0, 100), st.samp
 
 
 @given(st.lists(steps, max_size=20))
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_valid_lease_never_changes_hands_unasked(tmp_path: Path, events: list[tuple[str, int, str]]) -> None:
     path, now_s = tmp_path / "lease.json", 0
     path.unlink(missing_ok=True)

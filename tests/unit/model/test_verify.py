@@ -178,7 +178,7 @@ def test_a_bad_manifest_is_one_clear_line(tmp_path: Path, text: str) -> None:
     assert "\n" not in str(failed.value)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.recursive(
         st.none() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)

@@ -13,7 +13,7 @@ from rackserve.plan import Library, compile_plan, plan_errors
 from .conftest import load_site, put
 from .layouts_support import H20, keys
 
-QUICK = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+QUICK = settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 SMALL = st.sampled_from([1, 2, 4, 8])
 SIZES = {
     "tensor_parallel_size": SMALL,

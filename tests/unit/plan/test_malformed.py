@@ -36,7 +36,7 @@ SITES = [
     changed(POOLS),
     changed(STAGES_OF_TWO_HOSTS | keys(executor="ray")),
 ]
-QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+QUICK = settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 
 
 def check(plan: dict[str, Any]) -> None:
