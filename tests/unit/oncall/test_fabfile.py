@@ -7,6 +7,7 @@ import json
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -46,6 +47,8 @@ class Server(paramiko.ServerInterface):
 
     def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
         def run() -> None:
+            # paramiko says yes to the request when this method has returned; a channel closed before that is an error.
+            time.sleep(0.2)
             done = subprocess.run(command, shell=True, capture_output=True, check=False)  # noqa: S602 - a shell's job
             channel.sendall(done.stdout)
             channel.sendall_stderr(done.stderr)
