@@ -27,6 +27,11 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 whole = pytest.mark.asked_by("RACKSERVE_WHOLE", "1")
 
 
+def case(*values: Any, name: str, quick: bool) -> Any:
+    """A parameter set that CI runs only where it is quick."""
+    return pytest.param(*values, id=name, marks=[] if quick else [whole])
+
+
 def ansible(
     program: str, *arguments: str, inventory: Path = INVENTORY, **environment: str
 ) -> subprocess.CompletedProcess[str]:

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import bad_input
 import pytest
 from bad_input import Case, write_inventory
-from conftest import INVENTORY, LAB_HOSTS, REPO, STATE, Run, run_shell, whole
+from conftest import INVENTORY, LAB_HOSTS, REPO, STATE, Run, run_shell
+from conftest import case as parameter
 from upper import changes, snapshot
 
 TABLE = bad_input.load()
@@ -142,7 +143,7 @@ def batch(playbook: Run, tmp: Path) -> Callable[[str], Outcome]:
 
 @pytest.mark.parametrize(
     "case",
-    [pytest.param(case, id=case.id, marks=[] if case.batch in QUICK else [whole]) for case in TABLE.on_hosts],
+    [parameter(one, name=one.id, quick=one.batch in QUICK) for one in TABLE.on_hosts],
 )
 def test_what_is_found_on_a_host(case: Case, batch: Callable[[str], Outcome]) -> None:
     outcome = batch(case.batch)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from canary import Needles, ProcessWatch, canaries, namespace, parents, search_host, search_stream, search_text
-from conftest import REPO, STATE, ansible, whole
+from conftest import REPO, STATE, ansible, case
 from isolation import ALL, PREFIX, ssh
 
 
@@ -90,7 +90,7 @@ RUNS = (
 
 @pytest.mark.parametrize(
     "words",
-    [pytest.param(words, id=f"{words[0]} {words[1]}", marks=[] if "--check" in words else [whole]) for words in RUNS],
+    [case(words, name=f"{words[0]} {words[1]}", quick="--check" in words) for words in RUNS],
 )
 def test_a_run_shows_no_secret_at_the_highest_verbosity(
     words: tuple[str, ...], plan: dict[str, Any], needles: Needles

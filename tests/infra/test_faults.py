@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import REPO, Run, eventually, whole
+from conftest import REPO, Run, case, eventually, whole
 
 Shell = Callable[[str, str], str]
 Module = Callable[..., dict[str, Any]]
@@ -120,7 +120,7 @@ def missing(shell: Shell, host: str, seen: list[Reading], logged: int) -> list[R
 @pytest.mark.usefixtures("disk")
 @pytest.mark.parametrize(
     ("name", "parameters"),
-    [pytest.param(name, given, id=f"{name}-{given}", marks=[] if name in QUICK else [whole]) for name, given in CASES],
+    [case(name, given, name=f"{name}-{given}", quick=name in QUICK) for name, given in CASES],
 )
 def test_a_fault_shows_where_it_says(
     name: str, parameters: dict[str, Any], inject: Inject, module: Module, shell: Shell

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -57,12 +56,10 @@ def test_a_changed_engine_argument_restarts_nothing(playbook: Run, plan: dict[st
 
 
 @pytest.fixture
-def rolled_under_load(
-    playbook: Run, base_url: str, secrets: dict[str, str]
-) -> Callable[..., subprocess.CompletedProcess[str]]:
+def rolled_under_load(playbook: Run, base_url: str, secrets: dict[str, str]) -> Callable[..., None]:
     """Run roll-serving.yml beside clients, none of which may fail."""
 
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str) -> None:
         # An engine spins for a second after each message: two slow clients leave the lab's two cores room for a start.
         client = Endpoint(base_url, str(STATE / "gateway-ca.pem"), secrets["api_key_client"], timeout_s=60)
         with Load(client, "tiny-deepseek", clients=2, pause_s=1.5) as load:
@@ -71,13 +68,12 @@ def rolled_under_load(
         assert done.returncode == 0, done.stdout
         assert load.failures == []
         assert load.served > 4
-        return done
 
     return run
 
 
 def test_rolling_one_host_loses_no_request(
-    rolled_under_load: Run, playbook: Run, plan: dict[str, Any], shell: Shell
+    rolled_under_load: Callable[..., None], playbook: Run, plan: dict[str, Any], shell: Shell
 ) -> None:
     before = main_pids(plan, shell)
     rolled_under_load("--limit", "node2,gw", "-e", "roll_all=true")
@@ -90,7 +86,7 @@ def test_rolling_one_host_loses_no_request(
 
 @whole
 def test_rolling_all_hosts_loses_no_request(
-    rolled_under_load: Run, playbook: Run, plan: dict[str, Any], shell: Shell
+    rolled_under_load: Callable[..., None], playbook: Run, plan: dict[str, Any], shell: Shell
 ) -> None:
     before = main_pids(plan, shell)
     rolled_under_load("-e", CHANGE)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import INVENTORY, REPO, STATE, Run, eventually, whole
+from conftest import INVENTORY, REPO, STATE, Run, case, eventually, whole
 from rackserve.completion.client import Endpoint
 from scenarios import RESULTS, Outcome, record, table
 from stage import PROCESSES, Stage, cut_power, give_power, scene
@@ -54,7 +54,7 @@ def said_by_watch(stage: Stage, since: str) -> list[str]:
 
 def gates(name: str, *short: str) -> Any:
     """A parameter that the short subset leaves out unless named."""
-    return pytest.param(name, id=name.replace(" ", "-"), marks=[] if name in short else [whole])
+    return case(name, name=name.replace(" ", "-"), quick=name in short)
 
 
 @pytest.mark.parametrize("process", [gates(name, "engine core") for name in PROCESSES])
