@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -15,12 +16,10 @@ if MODULE_UTILS not in sys.path:
     # Ansible makes module_utils importable for modules only, not for plugins on the controller.
     sys.path.insert(0, MODULE_UTILS)
 
-from rackserve.converge import (  # noqa: E402 - needs the path above
-    DocumentError,
-    overlay_document,
-    render,
-    secret_names,
-)
+from rackserve.converge import render  # noqa: E402 - needs the path above
+from rackserve.converge.contents import secret_names  # noqa: E402 - as above
+from rackserve.converge.errors import DocumentError  # noqa: E402 - as above
+from rackserve.converge.overlay import overlay_document  # noqa: E402 - as above
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -79,6 +78,14 @@ def program_texts(paths: Any) -> dict[str, str]:
         raise AnsibleFilterError(f"program_texts: {problem.filename}: {problem.strerror}") from None
 
 
+def file_sha256(path: Any) -> str:
+    """The sha256 of a file on the controller, in hexadecimal."""
+    try:
+        return hashlib.sha256(Path(str(path)).read_bytes()).hexdigest()
+    except OSError as problem:
+        raise AnsibleFilterError(f"file_sha256: {problem.filename}: {problem.strerror}") from None
+
+
 def render_table(files: Any) -> list[str]:
     """Lines of a table over what render_documents wrote for each host."""
     return render.render_table(json.loads(json.dumps(dict(files))))
@@ -95,6 +102,7 @@ class FilterModule:
             "probe_arguments": probe_arguments,
             "plays_of": plays_of,
             "hosts_with_work": hosts_with_work,
+            "file_sha256": file_sha256,
             "program_texts": program_texts,
             "render_table": render_table,
         }

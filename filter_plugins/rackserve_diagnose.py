@@ -12,7 +12,7 @@ if MODULE_UTILS not in sys.path:
     # Ansible makes module_utils importable for modules only, not for plugins on the controller.
     sys.path.insert(0, MODULE_UTILS)
 
-from rackserve.diagnose import inputs, program  # noqa: E402 - needs the path above
+from rackserve.diagnose import inputs  # noqa: E402 - needs the path above
 
 
 def host_question(piece: Any, health: Any = None, skip: Any = ()) -> dict[str, Any]:
@@ -23,9 +23,11 @@ def host_question(piece: Any, health: Any = None, skip: Any = ()) -> dict[str, A
 
 def diagnose_hosts(hostvars: Any, hosts: Any) -> dict[str, Any]:
     """What the playbook collected of these hosts, for the module diagnose_case."""
+    from rackserve.diagnose.program import gather  # noqa: PLC0415 - its rules take 0.1 s; every run loads this file
+
     names = [str(name) for name in hosts]
     seen = {name: {key: hostvars[name].get(key) for key in KEPT} for name in names}
-    return program.gather(json.loads(json.dumps(seen)), names)
+    return gather(json.loads(json.dumps(seen)), names)
 
 
 KEPT = ("rackserve_evidence", "rackserve_evidence_failed")

@@ -118,7 +118,8 @@ reload_needed:
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.rackserve.converge import ConvergeError, converge
+from ansible.module_utils.rackserve.converge.engine import converge
+from ansible.module_utils.rackserve.converge.errors import ConvergeError
 from ansible.module_utils.rackserve.converge.runner import host_runner
 
 
@@ -147,7 +148,8 @@ def main() -> None:
         module.fail_json(msg=str(problem), **problem.partial)
     if not module._diff:
         result["diff"] = []
-    module.exit_json(**result)
+    # Without this Ansible sends all documents back as part of the answer, a third of a megabyte a host.
+    module.exit_json(**result, invocation={"module_args": {**module.params, "documents": "...", "secrets": "..."}})
 
 
 if __name__ == "__main__":

@@ -120,7 +120,7 @@ link:
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.rackserve.converge import ConvergeError
+from ansible.module_utils.rackserve.converge.errors import ConvergeError
 from ansible.module_utils.rackserve.cuda.check import check_cuda
 
 

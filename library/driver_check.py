@@ -156,7 +156,7 @@ gpus:
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.rackserve.converge import ConvergeError
+from ansible.module_utils.rackserve.converge.errors import ConvergeError
 from ansible.module_utils.rackserve.driver.check import Asked, check_driver
 
 

@@ -104,7 +104,7 @@ change_holds:
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.rackserve.converge import ConvergeError
+from ansible.module_utils.rackserve.converge.errors import ConvergeError
 from ansible.module_utils.rackserve.rdma.check import check_fabric
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,16 +27,10 @@ def load_plugins() -> None:
     lookup_loader.add_directory(str(REPO / "lookup_plugins"))
 
 
-class RecordingLoader(DataLoader):  # type: ignore[misc]
-    """Remembers which files were read as text, that is: which templates were rendered."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.rendered: set[Path] = set()
-
-    def get_text_file_contents(self, *args: Any, **kwargs: Any) -> Any:
-        self.rendered.add(Path(args[0]).resolve())
-        return super().get_text_file_contents(*args, **kwargs)
+def document_lookup() -> Any:
+    """The module of the lookup rackserve_document, as Ansible has loaded it."""
+    load_plugins()
+    return sys.modules[type(lookup_loader.get("rackserve_document")).__module__]
 
 
 class RenderedLab:
@@ -48,7 +43,7 @@ class RenderedLab:
     def __init__(self, cache: Path, sample: str = "lab") -> None:
         self.cache = cache
         load_plugins()
-        self.loader = RecordingLoader()
+        self.loader = DataLoader()
         self.loader.set_basedir(str(REPO / "playbooks"))
         inventory = InventoryManager(self.loader, sources=[str(REPO / "inventories" / sample / "hosts.yml")])
         self.variables = VariableManager(self.loader, inventory)

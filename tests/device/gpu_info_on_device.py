@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "module_utils"))
-from rackserve.gpu.info import gpu_info, smi
+from rackserve.gpu.info import smi
+from rackserve.gpu.info.facts import gpu_info
 from rackserve.gpu.info.nvml import Nvml
 from rackserve.gpu.settings.nvml import NvmlError
 

@@ -1,10 +1,6 @@
-"""Compare a host with its desired-state documents in one pass, and apply what may be applied."""
+"""Compare a host with its desired-state documents in one pass, and apply what may be applied.
+
+Nothing is imported here: a module that needs one file of the package brings and compiles all that this names.
+"""
 
 from __future__ import annotations
-
-from .contents import secret_names
-from .engine import converge
-from .errors import ConvergeError, DocumentError, ItemError
-from .overlay import overlay_document
-
-__all__ = ["ConvergeError", "DocumentError", "ItemError", "converge", "overlay_document", "secret_names"]

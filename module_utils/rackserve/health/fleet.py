@@ -6,7 +6,6 @@ import statistics
 from collections.abc import Mapping
 from typing import Any
 
-from .catalogue import BY_ID
 from .judge import EXIT_CODES, worst
 
 LEAST_HOSTS = 3
@@ -30,6 +29,8 @@ def with_fleet(results: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, 
         for host, value in by_host.items():
             told = {(finding["id"], finding["subject"]) for finding in found[host]["findings"]}
             if value < median * (1 - BELOW_MEDIAN) and (check_id, subject or "host") not in told:
+                from .catalogue import BY_ID  # noqa: PLC0415 - all checks; every run loads this file, few need them
+
                 check = BY_ID[check_id]
                 found[host]["findings"].append(
                     {

@@ -1,8 +1,6 @@
-"""The network between GPUs of different hosts: packages, kernel modules, adapters, memory that may be locked."""
+"""The network between GPUs of different hosts: packages, kernel modules, adapters, memory that may be locked.
+
+Nothing is imported here: a module that needs one file of the package brings and compiles all that this names.
+"""
 
 from __future__ import annotations
-
-from .check import check_fabric
-from .info import rdma_info
-
-__all__ = ["check_fabric", "rdma_info"]

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.rackserve.converge import converge
+from ansible.module_utils.rackserve.converge.engine import converge
 
 Answer = tuple[int, str, str]
 RELOAD = ["systemctl", "daemon-reload"]

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.rackserve.converge import ConvergeError, ItemError
 from ansible.module_utils.rackserve.converge import kernel as kernel_module
 from ansible.module_utils.rackserve.converge import write as write_module
+from ansible.module_utils.rackserve.converge.errors import ConvergeError, ItemError
 from converge_support import RELOAD, FakeSystemd, go, one, put, snapshot
 
 UNIT_PATH = "/etc/systemd/system/x.service"

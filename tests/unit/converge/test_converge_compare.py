@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.rackserve.converge import ConvergeError, ItemError
 from ansible.module_utils.rackserve.converge import compare as compare_module
+from ansible.module_utils.rackserve.converge.errors import ConvergeError, ItemError
 from converge_support import FakeSystemd, go, one, put, snapshot
 
 DPKG = """Package: haproxy

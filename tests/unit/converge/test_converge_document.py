@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.rackserve.converge import DocumentError
 from ansible.module_utils.rackserve.converge.document import parse_documents
+from ansible.module_utils.rackserve.converge.errors import DocumentError
 from converge_support import go, one, snapshot
 
 FILE = {"kind": "file", "path": "/etc/a", "content": "x\n"}

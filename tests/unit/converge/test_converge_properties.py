@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.rackserve.converge import ItemError
+from ansible.module_utils.rackserve.converge.errors import ItemError
 from converge_support import FakeSystemd, go, put, snapshot
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -12,7 +12,7 @@ import rdma_check
 import yaml
 from ansible.errors import AnsibleFilterError
 from rackserve.plan.fabric import MODULES
-from rackserve.rdma import check_fabric
+from rackserve.rdma.check import check_fabric
 from rackserve.simulated.machine import build
 
 ROLE = Path(__file__).resolve().parents[3] / "roles/rdma_fabric"

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from rackserve.rdma import rdma_info
+from rackserve.rdma.info import rdma_info
 from rackserve.simulated.machine import build
 from sysfs_tree import Tree, down, efa, eight_rails, infiniband, roce
 

@@ -17,8 +17,8 @@ import yaml
 from ansible.module_utils.rackserve.gpu.info.nvml import Nvml as ModulesNvml
 from driver_support import FIXTURE, REPO, SOURCES, Host
 from gpu_settings_support import Bench
-from rackserve.gpu.info import gpu_info, smi
-from rackserve.gpu.info.facts import FIELDS
+from rackserve.gpu.info import smi
+from rackserve.gpu.info.facts import FIELDS, gpu_info
 from rackserve.gpu.info.nvml import Nvml
 from rackserve.gpu.settings.nvml import LIBRARY_NOT_FOUND, NvmlError
 

@@ -21,7 +21,7 @@ REPO = Path(__file__).resolve().parents[3]
 ASK = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
-from rackserve.gpu.info import gpu_info
+from rackserve.gpu.info.facts import gpu_info
 from rackserve.nccl import gpus
 print(json.dumps({"ours": gpus.read(), "gpu_info": gpu_info()["gpus"]}))
 """
