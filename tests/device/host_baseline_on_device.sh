@@ -16,7 +16,8 @@ from pathlib import Path
 
 from rackserve.baseline.isolation import isolation_findings, our_devices
 from rackserve.baseline.knobs import knob_items, merge_knobs
-from rackserve.converge import ConvergeError, converge
+from rackserve.converge.engine import converge
+from rackserve.converge.errors import ConvergeError
 from rackserve.converge.kernel import knob_value
 from rackserve.converge.write import write_knob
 from rackserve.preflight.findings import warning_lines
