@@ -251,3 +251,10 @@ def test_a_router_is_a_unit_of_the_gateway_with_a_release_of_its_own(lab: Render
     config = {item["id"]: item for item in lab.document("load_balancer", "gw", rackserve=slice_)["items"]}["config"]
     assert "backend be_tiny-deepseek-engines\n" in config["content"]
     assert lab.document("router", "gw")["items"] == []
+
+
+def test_preflight_compares_hosts_with_what_other_roles_set(lab: RenderedLab) -> None:
+    names = "preflight_knobs, preflight_limits, preflight_governor, preflight_isolation, preflight_swap"
+    knobs, limits, governor, isolation, swap = lab.evaluate(f"{{{{ [{names}] }}}}", "node1")
+    assert knobs["vm.swappiness"] == "10" and limits == []
+    assert (governor, isolation, swap) == ("performance", "report", "report")
