@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Callable
 
@@ -42,21 +43,25 @@ def _made_by_tasks(node: Any) -> set[str]:
     return names
 
 
-def known_variables(roles_dir: Path) -> dict[str, set[str]]:
-    """Return role to the variables it knows: defaults, vars, argument_specs, and what its tasks set."""
+def known_variables(roles_dir: Path, asked: Iterable[str] | None = None) -> dict[str, set[str]]:
+    """Return role to the variables it knows: defaults, vars, argument_specs, and what its tasks set.
+
+    With `asked`, tasks are read only of roles whose prefix one of these names has that nothing else explains.
+    """
     known: dict[str, set[str]] = {}
     for role in sorted(p for p in roles_dir.iterdir() if p.is_dir()):
         names: set[str] = set()
         for part in ("defaults/main.yml", "vars/main.yml"):
             path = role / part
             names |= set(_load(path.read_text(encoding="utf-8")) or {}) if path.is_file() else set()
-        for path in sorted(role.glob("tasks/*.yml")):
-            names |= _made_by_tasks(_load(path.read_text(encoding="utf-8")))
         specs = role / "meta/argument_specs.yml"
         if specs.is_file():
             loaded = _load(specs.read_text(encoding="utf-8")) or {}
             for entry in (loaded.get("argument_specs") or {}).values():
                 names |= set(entry.get("options") or {})
+        if asked is None or any(name.startswith(f"{role.name}_") and name not in names for name in asked):
+            for path in sorted(role.glob("tasks/*.yml")):
+                names |= _made_by_tasks(_load(path.read_text(encoding="utf-8")))
         known[role.name] = names
     return known
 
@@ -76,7 +81,9 @@ def preflight_variables(
     folder = Path(roles_dir)
     if not folder.is_dir():
         raise AnsibleFilterError(f"preflight: there are no roles in {roles_dir}; run it from the repository")
-    found = check_variables(_plain(names), known_variables(folder), _plain(dict(removed or {})))
+    plain = _plain(names)
+    asked = {name for of_host in plain.values() for name in of_host}
+    found = check_variables(plain, known_variables(folder, asked), _plain(dict(removed or {})))
     found += check_secret_sources(Path(inventory)) if inventory else []
     return found + (check_secrets(_plain(plan), [str(name) for name in secrets]) if plan else [])
 

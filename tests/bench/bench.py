@@ -50,6 +50,14 @@ def hosts_cpu_s(lab: LightLab, hosts: list[str]) -> float:
     return used_s
 
 
+def machine_s() -> float:
+    """Seconds of CPU for a fixed piece of work, so that figures of different days can be compared."""
+    begin, total = time.process_time(), 0
+    for number in range(20_000_000):
+        total += number
+    return time.process_time() - begin
+
+
 def idle_cpu_per_s(lab: LightLab, hosts: list[str], watch_s: float = 10) -> float:
     """CPU seconds a second that hosts use with nobody asking: probes, stubs, timers. Taken off every measurement."""
     before = hosts_cpu_s(lab, hosts)
@@ -81,6 +89,7 @@ def measure(nodes: int, rounds: int, slow_rounds: int) -> dict[str, tuple[float,
                     rows[way].append((cost.wall_s, cost.controller_cpu_s, used_s / len(lab.hosts)))
                 last = cost if way == "site.yml" else last
                 say(f"  round {number} {way:17} {cost.wall_s:7.2f} s")
+            say(f"  round {number} this machine     {machine_s():7.2f} s of CPU for 20 million additions")
         medians = {way: _medians(values) for way, values in rows.items() if values}
         _show(nodes, ways.count, medians, last)
         return medians

@@ -44,7 +44,9 @@ def check_variables(
             fix = f"did you mean {near[0]}?" if near else f"see roles/{role}/meta/argument_specs.yml"
             found.append(finding("error", "variable-unknown", place, f"role {role} has no such variable", fix))
         else:
-            near = difflib.get_close_matches(name, everything, 1, _NEAR_PREFIX)
+            # A slip leaves the beginning or the end alone; all names take as long as the rest of this function.
+            alike = [other for other in everything if other[:3] == name[:3] or other[-3:] == name[-3:]]
+            near = difflib.get_close_matches(name, alike, 1, _NEAR_PREFIX)
             if near:
                 found.append(
                     finding("warning", "variable-near", place, "nothing of ours reads it", f"did you mean {near[0]}?")
