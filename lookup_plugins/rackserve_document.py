@@ -7,6 +7,7 @@ is evaluated once, and variables of roles are read without loading the roles. Wh
 
 from __future__ import annotations
 
+import hashlib
 import posixpath
 import re
 import traceback
@@ -20,6 +21,7 @@ import jinja2
 from ansible.errors import AnsibleLookupError
 from ansible.plugins.loader import filter_loader, test_loader
 from ansible.plugins.lookup import LookupBase
+from ansible.release import __version__ as ansible_version
 from jinja2 import nodes
 from jinja2.runtime import Context, missing
 
@@ -29,7 +31,8 @@ short_description: Desired-state documents of roles
 description:
   - A role's document is its template C(desired.yml.j2), with the items of its variable C(<role>_items_extra) added and
     those of C(<role>_items_override) laid over; see docs/converge.md.
-  - Defaults and variables of the roles count as if the roles were imported.
+  - Defaults and variables of the roles count as if the roles were imported, but for one thing - what a role's C(vars)
+    set is not overridden by C(-e) either.
   - A template may include others of its own folder. It has all filters and tests, and no lookups.
   - Documents of several roles cost less in one call than in several. Without a role, everything is compiled and nothing
     returned, for a play's C(hosts) - Ansible evaluates it in its main process, from which all others inherit.
@@ -158,8 +161,13 @@ def _environment() -> jinja2.Environment:
 
 
 def _compiled() -> jinja2.BytecodeCache | None:
-    """Where compiled templates are kept, unless this user may not write there. Jinja tells by digest what is stale."""
-    folder = _COMPILED / f"jinja2-{jinja2.__version__}"
+    """Where compiled templates are kept, unless this user may not write there.
+
+    Jinja tells by digest which templates have changed. What else the code depends on is in the folder's name: how Jinja
+    writes it, how Ansible's filters want to be called, and how this file sets Jinja up.
+    """
+    ours = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:8]
+    folder = _COMPILED / f"jinja2-{jinja2.__version__}-ansible-{ansible_version}-{ours}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "used").touch()

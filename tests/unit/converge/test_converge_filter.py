@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -110,3 +111,11 @@ def test_programs_are_read_as_they_are() -> None:
     assert texts == {"watch/judge.py": source.read_text(encoding="utf-8")}
     with pytest.raises(AnsibleFilterError, match=r"missing\.py: No such file"):
         FilterModule().filters()["program_texts"](["watch/missing.py"])
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    file_sha256 = FilterModule().filters()["file_sha256"]
+    (tmp_path / "manifest").write_bytes(b"{}\n")
+    assert file_sha256(str(tmp_path / "manifest")) == hashlib.sha256(b"{}\n").hexdigest()
+    with pytest.raises(AnsibleFilterError, match=r"file_sha256: .*/none: No such file or directory"):
+        file_sha256(str(tmp_path / "none"))
