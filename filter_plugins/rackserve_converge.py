@@ -50,10 +50,9 @@ def secrets_of(secrets: Any, documents: Any) -> dict[str, str]:
     return {name: str(secrets[name]) for name in sorted(wanted)}
 
 
-def probe_arguments(documents: Any, secrets: Any) -> dict[str, Any]:
-    """All arguments of the converge module, from documents that are rendered once for both of them."""
-    plain = json.loads(json.dumps(documents))
-    return {"documents": plain, "secrets": secrets_of(secrets, plain)}
+def probe_arguments(documents: str, secrets: Any) -> dict[str, Any]:
+    """All arguments of converge, from documents that are rendered once for both of them, as JSON."""
+    return {"documents": str(documents), "secrets": secrets_of(secrets, json.loads(documents))}
 
 
 def plays_of(probe: Any, roles: Any = None) -> list[str]:

@@ -31,9 +31,24 @@ def golden_answers(plan: Any, folder: str) -> dict[str, Any]:
     return recordings.golden_answers(plan, Path(folder))
 
 
+def built_release(description: Any, unbuilt: Any) -> dict[str, Any]:
+    """What the build of a release wrote of it in the file `description`; `unbuilt` says what to do where it is not."""
+    try:
+        built: dict[str, Any] = json.loads(Path(str(description)).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise AnsibleFilterError(str(unbuilt)) from None
+    except (OSError, ValueError) as problem:
+        raise AnsibleFilterError(f"{description}: {problem}") from None
+    return built
+
+
 class FilterModule:
     """The filters of this file."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Filter name to function."""
-        return {"golden_instances": golden_instances, "golden_answers": golden_answers}
+        return {
+            "golden_instances": golden_instances,
+            "golden_answers": golden_answers,
+            "built_release": built_release,
+        }

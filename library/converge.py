@@ -17,7 +17,9 @@ description:
   - The documents are described in docs/converge.md.
 options:
   documents:
-    description: Desired-state documents, each with C(role) and C(items).
+    description:
+      - Desired-state documents, each with C(role) and C(items).
+      - In a task also one text, their list as JSON, which Ansible takes as it is. It evaluates every value of a list.
     type: list
     elements: dict
     required: true
@@ -115,39 +117,16 @@ reload_needed:
   sample: false
 """
 
-from pathlib import Path
-
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.rackserve.converge.engine import converge
-from ansible.module_utils.rackserve.converge.errors import ConvergeError
-from ansible.module_utils.rackserve.converge.runner import host_runner
+from ansible.module_utils.rackserve.converge.answer import ARGUMENTS, answer
 
 
 def main() -> None:
     """Hand the options to the core; its errors end the module with one line."""
-    module = AnsibleModule(
-        argument_spec={
-            "documents": {"type": "list", "elements": "dict", "required": True},
-            "secrets": {"type": "dict", "default": {}, "no_log": True},
-            "root": {"type": "path", "default": "/"},
-            "apply_gated": {"type": "list", "elements": "str", "default": []},
-        },
-        supports_check_mode=True,
-    )
-    root = Path(module.params["root"])
-    try:
-        result = converge(
-            module.params["documents"],
-            secrets=module.params["secrets"],
-            root=root,
-            run=host_runner(root),
-            apply_gated=module.params["apply_gated"],
-            check=module.check_mode,
-        )
-    except ConvergeError as problem:
-        module.fail_json(msg=str(problem), **problem.partial)
-    if not module._diff:
-        result["diff"] = []
+    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    result = answer(module.params, check=module.check_mode, diff=module._diff)
+    if result.pop("failed", False):
+        module.fail_json(**result)
     # Without this Ansible sends all documents back as part of the answer, a third of a megabyte a host.
     module.exit_json(**result, invocation={"module_args": {**module.params, "documents": "...", "secrets": "..."}})
 

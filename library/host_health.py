@@ -114,36 +114,17 @@ wall_s:
   sample: 0.21
 """
 
-from pathlib import Path
-
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.rackserve.health.catalogue import SelectionError
-from ansible.module_utils.rackserve.health.host_tools import tools_for
-from ansible.module_utils.rackserve.health.program import look_at
+from ansible.module_utils.rackserve.health.answer import ARGUMENTS, answer
 
 
-def main():
+def main() -> None:
     """Look and report."""
-    names = {"type": "list", "elements": "str", "default": []}
-    module = AnsibleModule(
-        argument_spec={
-            "expect": {"type": "dict", "default": {}},
-            "level": {"type": "str", "choices": ["fast", "deep"], "default": "fast"},
-            "only": names,
-            "skip": names,
-            "state": {"type": "path", "default": "/var/lib/rackserve-health/state.json"},
-            "root": {"type": "path", "default": "/"},
-        },
-        supports_check_mode=True,
-    )
-    given = module.params
-    root = Path(given["root"])
-    try:
-        result = look_at(root, given["expect"], tools_for(root), Path(given["state"]), given)
-    except SelectionError as problem:
-        module.fail_json(msg=f"host_health: {problem}")
-    del result["kept"]
-    module.exit_json(changed=False, **result)
+    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    result = answer(module.params)
+    if result.pop("failed", False):
+        module.fail_json(**result)
+    module.exit_json(**result)
 
 
 if __name__ == "__main__":

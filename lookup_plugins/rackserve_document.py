@@ -8,6 +8,7 @@ is evaluated once, and variables of roles are read without loading the roles. Wh
 from __future__ import annotations
 
 import hashlib
+import json
 import posixpath
 import re
 import traceback
@@ -23,6 +24,7 @@ from ansible.plugins.loader import filter_loader, test_loader
 from ansible.plugins.lookup import LookupBase
 from ansible.release import __version__ as ansible_version
 from jinja2 import nodes
+from jinja2.environment import TemplateExpression
 from jinja2.runtime import Context, missing
 
 DOCUMENTATION = r"""
@@ -44,6 +46,10 @@ options:
   template:
     description: Return the text of this template of each role instead.
     type: str
+  json:
+    description: Return one text, the list of documents as JSON. Ansible evaluates every value of a list anew.
+    type: bool
+    default: false
 author: rackserve
 """
 
@@ -70,7 +76,12 @@ DOCUMENT = "desired.yml.j2"
 _COMPILED = ROLES.parent / ".cache/templates"
 _RESOLVE = "variables of the host"
 _TEMPLATE = re.compile(r"\{[{%]")
+# One expression and nothing else. What does not look like one at first sight is parsed.
+_EXPRESSION = re.compile(r"\s*\{\{-?((?:(?!\{[{%#]|[-%]?\}\}|%\}|#\}).)*)\}\}\s*", re.DOTALL)
+_INLINE = "value of a variable: "
 _ANSIBLES = re.compile(r"\b(?:lookup|query|q|undef|now)\(|\b(?:omit|hostvars|vars)\b")
+# A text of a role among its variables, which a lookup of Ansible's would render with all variables evaluated anew.
+_OWN_TEXT = re.compile(r"\{\{ lookup\('rackserve_document', '(\w+)', template='([\w.-]+)'\) \}\}")
 Resolve = Callable[[str], Any]
 
 
@@ -148,7 +159,7 @@ class _Environment(jinja2.Environment):
 @cache
 def _environment() -> jinja2.Environment:
     environment = _Environment(
-        loader=jinja2.FileSystemLoader(ROLES),
+        loader=jinja2.ChoiceLoader([jinja2.FunctionLoader(_inline), jinja2.FileSystemLoader(ROLES)]),
         trim_blocks=True,
         undefined=_Undefined,
         finalize=lambda value: "" if value is None else value,
@@ -158,6 +169,10 @@ def _environment() -> jinja2.Environment:
     environment.filters = _Plugins(filter_loader, environment.filters)
     environment.tests = _Plugins(test_loader, environment.tests)
     return environment
+
+
+def _inline(name: str) -> str | None:
+    return name[len(_INLINE) :] if name.startswith(_INLINE) else None
 
 
 def _compiled() -> jinja2.BytecodeCache | None:
@@ -183,14 +198,25 @@ def _evaluator(text: str) -> Callable[[Resolve], Any] | None:
         return None
     # YAML has read the backslashes already, as Ansible has it too.
     escaped = text.strip().replace("\\", "\\\\")
-    parts = [part for node in _environment().parse(escaped).body for part in getattr(node, "nodes", [node])]
-    if len(parts) == 1 and not isinstance(parts[0], nodes.TemplateData):
-        compiled = _environment().compile_expression(escaped[2:-2], undefined_to_none=False)
+    expression = _expression(escaped)
+    if expression is not None:
+        # What Jinja compiles an expression to, under a name, so that it is kept like other templates.
+        template = _environment().get_template(f"{_INLINE}{{% set result = {expression} %}}")
+        compiled = TemplateExpression(template, undefined_to_none=False)
         return lambda resolve: compiled({_RESOLVE: resolve})
     if "\\" in text:
         return None
-    template = _environment().from_string(text)
+    template = _environment().get_template(_INLINE + text)
     return lambda resolve: template.render({_RESOLVE: resolve})
+
+
+def _expression(text: str) -> str | None:
+    """What stands between the braces of a text that is one expression."""
+    plain = _EXPRESSION.fullmatch(text)
+    if plain is not None:
+        return plain[1]
+    parts = [part for node in _environment().parse(text).body for part in getattr(node, "nodes", [node])]
+    return text[2:-2] if len(parts) == 1 and not isinstance(parts[0], nodes.TemplateData) else None
 
 
 @cache
@@ -215,6 +241,7 @@ class _Host:
     """Variables of a host, each evaluated once: those of roles here, all others by Ansible."""
 
     def __init__(self, templar: Any, loader: Any, roles: list[str]) -> None:
+        self._roles = roles
         self._variables = _merged(loader, roles, "vars")
         self._defaults = _merged(loader, roles, "defaults")
         self._given = templar.available_variables
@@ -246,6 +273,9 @@ class _Host:
             return [self._evaluate(item) for item in value]
         if not isinstance(value, str) or not _TEMPLATE.search(value):
             return value
+        own = _OWN_TEXT.fullmatch(value)
+        if own is not None and own[1] in self._roles:
+            return _render(own[1], own[2], self.resolve)
         evaluate = _evaluator(value)
         return _plain(self._templar.template(value)) if evaluate is None else evaluate(self.resolve)
 
@@ -285,10 +315,11 @@ class LookupModule(LookupBase):
         if name != DOCUMENT:
             return texts
         document = filter_loader.get("desired_document").j2_function
-        return [
+        documents = [
             document(text, role, host.resolve(f"{role}_items_extra"), host.resolve(f"{role}_items_override"))
             for role, text in zip(roles, texts)
         ]
+        return [json.dumps(documents)] if self.get_option("json") else documents
 
     def _compile_all(self) -> None:
         for role in sorted(path.parents[1].name for path in ROLES.glob(f"*/templates/{DOCUMENT}")):

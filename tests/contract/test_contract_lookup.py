@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,13 @@ demo_deep: "{{ rackserve.none.such | default('deep') }}"
 demo_table: {first: "{{ demo_names | first }}", plain: 1, list: ["{{ demo_units | length }}"]}
 demo_file: "{{ lookup('ansible.builtin.file', demo_path) }}"
 demo_selected: "{{ 'some' if demo_units | select('match', 'z') else 'none' }}"
+demo_braces: "{{ {'a': {'b': demo_names | length}} }}"
 demo_items_extra: []
 demo_items_override: {}
 """
 VARS = """
 __demo_second: "{{ demo_units[1] | default(none) }}"
+__demo_own: "{{ lookup('rackserve_document', 'demo', template='own.j2') }}"
 """
 TEXT = """# {{ name }}: a\\nb
 {% for unit in demo_units %}
@@ -33,7 +36,7 @@ TEXT = """# {{ name }}: a\\nb
 {% include 'part.j2' %}
 {{ demo_folder }} {{ demo_deep }} {{ demo_table.list[0] + 1 }} {{ demo_file }} {{ demo_selected }}
 {{ __demo_second }}{{ none }}{{ demo_names | to_json }}
-last {{ later }}
+last {{ later }} {{ demo_braces.a.b }} {{ __demo_own | trim }}
 """
 DOCUMENT = """items:
 {% for name in demo_names %}
@@ -52,6 +55,7 @@ def roles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder = tmp_path / "demo/templates"
     folder.mkdir()
     (folder / "part.j2").write_text("part of {{ later }}\n")
+    (folder / "own.j2").write_text("own {{ demo_names[0] }}\n")
     (folder / "whole.j2").write_text(TEXT)
     (folder / "desired.yml.j2").write_text(DOCUMENT)
     (tmp_path / "file").write_text("content")
@@ -91,7 +95,7 @@ def test_it_renders_as_ansible_does(roles: Path) -> None:
     assert ours == str(evaluated(roles, "{{ lookup('ansible.builtin.template', path) }}", with_role=True))
     assert ours == str(evaluated(roles, WHOLE, with_role=True))
     assert ours == (
-        '# N: a\\nb\nx.service\ny.service\npart of n/run/x deep 3 content none\ny.service["x", "y"]\nlast n\n'
+        '# N: a\\nb\nx.service\ny.service\npart of n/run/x deep 3 content none\ny.service["x", "y"]\nlast n 2 own x\n'
     )
 
 
@@ -109,13 +113,17 @@ def test_documents_of_roles(roles: Path) -> None:
     (document,) = evaluated(roles, "{{ query('rackserve_document', 'demo') }}", demo_items_extra=extra)
     assert [item["id"] for item in document["items"]] == ["x", "y", "more"]
     assert document["role"] == "demo" and document["extras"] == ["more"]
+    text = evaluated(roles, "{{ lookup('rackserve_document', 'demo', json=true) }}", demo_items_extra=extra)
+    assert json.loads(text) == [document]
 
 
 def test_no_role_compiles_all_and_returns_nothing(roles: Path) -> None:
     assert evaluated(roles, "{{ query('rackserve_document') }}") == []
     names = {name for _, name in document_lookup()._environment().cache}
-    assert names == {f"demo/templates/{name}" for name in ("desired.yml.j2", "part.j2", "whole.j2")}
-    assert document_lookup()._evaluator.cache_info().currsize == 7
+    files = {f"demo/templates/{name}" for name in ("desired.yml.j2", "own.j2", "part.j2", "whole.j2")}
+    assert {name for name in names if name.startswith("demo/")} == files
+    assert len(names - files) == 7
+    assert document_lookup()._evaluator.cache_info().currsize == 9
 
 
 def test_a_changed_template_is_not_taken_from_the_cache(roles: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +66,8 @@ def test_secrets_of_hands_out_only_what_the_documents_mention() -> None:
     assert filters["secrets_of"]({"one": "1", "two": "2"}, [document]) == {"one": "1"}
     with pytest.raises(AnsibleFilterError, match="lacks one"):
         filters["secrets_of"]({"two": "2"}, [document])
-    assert filters["probe_arguments"]([document], {"one": "1", "two": "2"}) == {
-        "documents": [document],
-        "secrets": {"one": "1"},
-    }
+    text = json.dumps([document])
+    assert filters["probe_arguments"](text, {"one": "1", "two": "2"}) == {"documents": text, "secrets": {"one": "1"}}
 
 
 @pytest.mark.parametrize(

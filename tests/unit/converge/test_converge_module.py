@@ -11,7 +11,7 @@ from typing import Any
 
 import converge as module
 import pytest
-from ansible.module_utils.rackserve.converge import runner
+from ansible.module_utils.rackserve.converge import answer, runner
 from ansible.module_utils.rackserve.converge.__main__ import main as command_line
 from ansible.module_utils.testing import patch_module_args
 from converge_support import FakeSystemd, go, one, put, snapshot
@@ -36,7 +36,7 @@ def test_check_then_apply_then_nothing(
     root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     systemd = FakeSystemd(x={"UnitFileState": "disabled"})
-    monkeypatch.setattr(module, "host_runner", lambda _root: systemd)
+    monkeypatch.setattr(answer, "host_runner", lambda _root: systemd)
     documents = one(FILE)
     documents[0]["items"].append({"id": "run", "kind": "unit", "name": "x.service", "enabled": True, "active": True})
     options: dict[str, Any] = {"documents": documents, "secrets": {"k": SECRET}, "root": str(root)}
@@ -57,7 +57,7 @@ def test_check_then_apply_then_nothing(
 def test_apply_gated_reaches_the_core(
     root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "host_runner", lambda _root: FakeSystemd(x={"ActiveState": "active"}))
+    monkeypatch.setattr(answer, "host_runner", lambda _root: FakeSystemd(x={"ActiveState": "active"}))
     options = {"documents": one({**FILE, "content": "", "gated_by": "x.service"}), "root": str(root)}
     assert call(capsys, 0, **options)["stale"][0]["why"] == "waiting for the gate: /etc/a"
     assert call(capsys, 0, apply_gated=["x.service"], **options)["roles"]["vllm"]["changed"] == ["it"]

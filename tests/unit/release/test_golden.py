@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.errors import AnsibleFilterError
 from rackserve.release import golden_engine
 from rackserve.release.golden import CONCURRENCY, MESSAGES, PROMPTS, GoldenRequest, assess, on_loopback, record
 from rackserve.release.host import ReleaseError
 from rackserve.release.recordings import golden_answers, golden_instances
 from rackserve.release.sandbox import Sandbox
+from rackserve_release import built_release
 
 
 def answer(text: str, shift: float = 0.0) -> dict:
@@ -276,3 +278,13 @@ def test_recorded_answers_are_found_by_deployment(tmp_path: Path) -> None:
     }
     (tmp_path / "r--card-a--lab.json").write_text('{"cases": []}')
     assert golden_answers(plan, tmp_path) == {"a": {"cases": []}}
+
+
+def test_what_was_built_is_read_or_the_build_is_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "r.json").write_text('{"archive": "r.tar"}')
+    (tmp_path / "torn.json").write_text('{"archive"')
+    assert built_release(str(tmp_path / "r.json"), "build it") == {"archive": "r.tar"}
+    with pytest.raises(AnsibleFilterError, match=r"^release r is not built here: run x$"):
+        built_release(str(tmp_path / "none.json"), "release r is not built here: run x")
+    with pytest.raises(AnsibleFilterError, match=r"torn\.json: "):
+        built_release(str(tmp_path / "torn.json"), "build it")
