@@ -65,6 +65,7 @@ def ask_host(
     task, connection = plugin._task, plugin._connection
     if task.async_val or not connection.is_pipelining_enabled() or not str(python).startswith("/"):
         return None
+    longest_first = sorted(filter(None, secrets), key=len, reverse=True)
     environment = plugin._compute_environment_string()
 
     def execute(words: str, text: str) -> Mapping[str, Any]:
@@ -76,9 +77,9 @@ def ask_host(
     try:
         answer = core.ask(execute, str(python), given, check=bool(task.check_mode), diff=bool(task.diff))
     except NoAnswer as problem:
-        plugin._display.vv(f"brings the module: {problem}", host=plugin._play_context.remote_addr)
+        why = _without(f"brings the module: {problem}", longest_first)
+        plugin._display.vv(why, host=plugin._play_context.remote_addr)
         return None
-    longest_first = sorted(filter(None, secrets), key=len, reverse=True)
     kept = {key: value for key, value in answer.items() if not key.startswith(_NOT_A_HOSTS)}
     found: dict[str, Any] = _without(kept, longest_first)
     return found
@@ -90,5 +91,5 @@ def _without(value: Any, secrets: Sequence[str]) -> Any:
             value = value.replace(secret, "[secret]")
         return value
     if isinstance(value, dict):
-        return {_without(key, secrets): _without(each, secrets) for key, each in value.items()}
+        return {key: _without(each, secrets) for key, each in value.items()}
     return [_without(each, secrets) for each in value] if isinstance(value, list) else value

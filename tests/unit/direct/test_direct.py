@@ -127,13 +127,13 @@ class Plugin:
 def test_an_answer_brings_no_secret_and_nothing_that_is_ansibles() -> None:
     told = {
         "msg": ["is canary-1, was canary-10"],
-        "canary-1": {"n": 3},
+        "a": {"n": 3},
         "_ansible_no_log": 0,
         "ansible_facts": {"a": 1},
     }
     plugin = Plugin(lambda _words, _text: {"rc": 0, "stdout": f"Welcome\n{MARK}{json.dumps(told)}\n", "stderr": ""})
     found = ask_host(plugin, Core(ENTRIES[0]), "/usr/bin/python3", {}, ["canary-10", "canary-1", ""])
-    assert found == {"msg": ["is [secret], was [secret]"], "[secret]": {"n": 3}}
+    assert found == {"msg": ["is [secret], was [secret]"], "a": {"n": 3}}
     assert plugin.told == []
 
 
@@ -148,7 +148,9 @@ def test_ansible_brings_the_module_where_a_bare_python_cannot_answer() -> None:
     assert ask_host(Plugin(never), core, "auto_silent", {}) is None
     plugin = Plugin(lambda _words, _text: {"rc": 127, "stdout": "", "stderr": "not found"})
     assert ask_host(plugin, core, "/usr/bin/python3", {}) is None
-    assert plugin.told == ["192.0.2.1: brings the module: exit status 127: not found"]
+    assert ask_host(plugin, core, "/usr/bin/python3", {}, ["found"]) is None
+    said = "192.0.2.1: brings the module: exit status 127: not "
+    assert plugin.told == [f"{said}found", f"{said}[secret]"]
 
 
 def ansible(module: str, options: dict[str, Any], *words: str) -> str:
