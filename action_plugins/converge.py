@@ -16,6 +16,7 @@ if MODULE_UTILS not in sys.path:
     sys.path.insert(0, MODULE_UTILS)
 
 from rackserve.converge.answer import ARGUMENTS  # noqa: E402 - needs the path above
+from rackserve.converge.contents import redact  # noqa: E402 - as above
 from rackserve.direct.ask import Core, ask_host  # noqa: E402 - as above
 
 # Here, because Ansible's main process loads a plugin before it forks.
@@ -43,7 +44,8 @@ class ActionModule(ActionBase):
         if self._task.check_mode:
             _, given = self.validate_argument_spec(argument_spec=ARGUMENTS)
             python = constants.config.get_config_value("INTERPRETER_PYTHON", variables=task_vars)
-            found = ask_host(self, CORE, python, {**given, **late}, list(map(str, given["secrets"].values())))
+            secrets = {name: str(value) for name, value in given["secrets"].items()}
+            found = ask_host(self, CORE, python, {**given, **late}, lambda text: redact(text, secrets))
         if found is None:
             found = self._execute_module(module_args={**arguments, **late}, task_vars=task_vars)
         return {**result, **found}

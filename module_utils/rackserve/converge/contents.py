@@ -165,7 +165,7 @@ def check_secrets(secrets: object) -> None:
 
 def redact(text: str, secrets: Mapping[str, str] | None) -> str:
     """`text` with every secret value, and every longer line of one, replaced by [secret]."""
-    values = set((secrets or {}).values())
+    values = set((secrets or {}).values()) - {""}
     for value in tuple(values):
         values.update(line for line in value.splitlines() if len(line.strip()) >= _SHORTEST_REDACTED_LINE)
     for value in sorted(values, key=len, reverse=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Callable
 
@@ -54,18 +54,18 @@ class Core:
 
 
 def ask_host(
-    plugin: Any, core: Core, python: Any, given: Mapping[str, Any], secrets: Collection[str] = ()
+    plugin: Any, core: Core, python: Any, given: Mapping[str, Any], hide: Callable[[str], str] = str
 ) -> dict[str, Any] | None:
     """The core's answer on the host of an action plugin's task, or None where Ansible has to bring the module.
 
     That is so where the connection does not take standard input, where the path of Python is to be found first, and
     where Python there gave no answer: the module then says why, in Ansible's words. Only for what may run twice.
-    secrets: values that the answer shows as `[secret]`. Errors of the connection are Ansible's, and raised.
+    hide: takes a text and returns it without secrets; every text of the answer goes through it. Errors of the
+    connection are Ansible's, and raised.
     """
     task, connection = plugin._task, plugin._connection
     if task.async_val or not connection.is_pipelining_enabled() or not str(python).startswith("/"):
         return None
-    longest_first = sorted(filter(None, secrets), key=len, reverse=True)
     environment = plugin._compute_environment_string()
 
     def execute(words: str, text: str) -> Mapping[str, Any]:
@@ -77,19 +77,14 @@ def ask_host(
     try:
         answer = core.ask(execute, str(python), given, check=bool(task.check_mode), diff=bool(task.diff))
     except NoAnswer as problem:
-        why = _without(f"brings the module: {problem}", longest_first)
-        plugin._display.vv(why, host=plugin._play_context.remote_addr)
+        plugin._display.vv(hide(f"brings the module: {problem}"), host=plugin._play_context.remote_addr)
         return None
-    kept = {key: value for key, value in answer.items() if not key.startswith(_NOT_A_HOSTS)}
-    found: dict[str, Any] = _without(kept, longest_first)
-    return found
+    return {key: _hidden(value, hide) for key, value in answer.items() if not key.startswith(_NOT_A_HOSTS)}
 
 
-def _without(value: Any, secrets: Sequence[str]) -> Any:
-    if isinstance(value, str):
-        for secret in secrets:
-            value = value.replace(secret, "[secret]")
-        return value
+def _hidden(value: Any, hide: Callable[[str], str]) -> Any:
     if isinstance(value, dict):
-        return {key: _without(each, secrets) for key, each in value.items()}
-    return [_without(each, secrets) for each in value] if isinstance(value, list) else value
+        return {key: _hidden(each, hide) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_hidden(each, hide) for each in value]
+    return hide(value) if isinstance(value, str) else value

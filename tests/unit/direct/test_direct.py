@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -14,14 +13,20 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.rackserve.converge import answer as converge_core
+from ansible.module_utils.rackserve.converge.contents import redact
 from ansible.module_utils.rackserve.direct import sources
 from ansible.module_utils.rackserve.direct.ask import ROOT, Core, NoAnswer, ask_host
 from ansible.module_utils.rackserve.direct.sources import sources_of
 from ansible.module_utils.rackserve.direct.start import MARK
 
-REPO = Path(__file__).resolve().parents[3]
+Ansible = Callable[..., "subprocess.CompletedProcess[str]"]
 ENTRIES = ["rackserve.converge.answer", "rackserve.health.answer"]
 DOCUMENTS = [{"role": "vllm", "items": [{"id": "a", "kind": "file", "path": "/etc/a", "content": "new\n"}]}]
+
+
+def hide(text: str) -> str:
+    """As the plugin of converge hides secrets."""
+    return redact(text, {"a": "canary-10", "b": "canary-1", "c": ""})
 
 
 def local(words: str, text: str) -> dict[str, Any]:
@@ -132,7 +137,7 @@ def test_an_answer_brings_no_secret_and_nothing_that_is_ansibles() -> None:
         "ansible_facts": {"a": 1},
     }
     plugin = Plugin(lambda _words, _text: {"rc": 0, "stdout": f"Welcome\n{MARK}{json.dumps(told)}\n", "stderr": ""})
-    found = ask_host(plugin, Core(ENTRIES[0]), "/usr/bin/python3", {}, ["canary-10", "canary-1", ""])
+    found = ask_host(plugin, Core(ENTRIES[0]), "/usr/bin/python3", {}, hide)
     assert found == {"msg": ["is [secret], was [secret]"], "a": {"n": 3}}
     assert plugin.told == []
 
@@ -148,37 +153,27 @@ def test_ansible_brings_the_module_where_a_bare_python_cannot_answer() -> None:
     assert ask_host(Plugin(never), core, "auto_silent", {}) is None
     plugin = Plugin(lambda _words, _text: {"rc": 127, "stdout": "", "stderr": "not found"})
     assert ask_host(plugin, core, "/usr/bin/python3", {}) is None
-    assert ask_host(plugin, core, "/usr/bin/python3", {}, ["found"]) is None
+    assert ask_host(plugin, core, "/usr/bin/python3", {}, lambda text: text.replace("found", "[secret]")) is None
     said = "192.0.2.1: brings the module: exit status 127: not "
     assert plugin.told == [f"{said}found", f"{said}[secret]"]
 
 
-def ansible(module: str, options: dict[str, Any], *words: str) -> str:
-    """What Ansible prints for one call of a module here."""
-    command = [str(Path(sys.executable).with_name("ansible")), "-i", "localhost,", "localhost", "-c", "local"]
-    done = subprocess.run(
-        [*command, "-m", module, "-a", json.dumps(options), "-vvv", *words],
-        cwd=REPO,
-        env={**os.environ, "ANSIBLE_CONFIG": str(REPO / "ansible.cfg")},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    return done.stdout + done.stderr
+def test_ansible_compares_directly_and_applies_as_the_module(tmp_path: Path, ansible_here: Ansible) -> None:
 
+    def ansible(options: dict[str, Any], *words: str) -> str:
+        done = ansible_here("converge", options, *words)
+        return done.stdout + done.stderr
 
-def test_ansible_compares_directly_and_applies_as_the_module(tmp_path: Path) -> None:
     (tmp_path / "etc").mkdir()
     options = {"documents": DOCUMENTS, "root": str(tmp_path)}
-    said = ansible("converge", options, "--check", "--diff")
-    assert "_start" not in said
+    said = ansible(options, "--check", "--diff")
+    assert " -I -c " in said
     assert "AnsiballZ" not in said
     assert "+new" in said
     assert not (tmp_path / "etc/a").exists()
-    missing = ansible("converge", options, "--check", "-e", "ansible_python_interpreter=/none/python3")
+    missing = ansible(options, "--check", "-e", "ansible_python_interpreter=/none/python3")
     assert "brings the module: exit status 127" in missing
-    wrong = ansible("converge", {**options, "documets": []}, "--check")
+    wrong = ansible({**options, "documets": []}, "--check")
     assert "Unsupported parameters" in wrong
-    ansible("converge", options)
+    ansible(options)
     assert (tmp_path / "etc/a").read_text() == "new\n"
