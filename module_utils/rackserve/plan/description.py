@@ -14,6 +14,7 @@ EXCUSABLE = {
     "gateway-on-gpu-host": "the gateway runs on a host that also runs engines",
     "gateway-without-tls": "requests and API keys cross the network in clear",
     "uneven-replicas": "hosts carry different numbers of engines",
+    "no-room-for-probe": "an engine takes one request at a time, and the gateway's probe waits behind it",
     "enforce-eager": "CUDA graphs are off",
     "untuned-nccl": "an NCCL tuning variable is set by hand",
     "fabric-differs": "the fabric described is not the one of the hardware profile",

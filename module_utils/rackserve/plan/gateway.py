@@ -7,12 +7,14 @@ from typing import Any
 from .findings import Findings
 from .inventory import Inventory, check_networks
 from .router import build_router
-from .shapes import Pool, Resolved
+from .shapes import Resolved
 
 _UNUSED_ADDRESS = "0.0.0.0"  # noqa: S104 - a placeholder for a server that is disabled, never bound
 STATS_SOCKET = "/run/haproxy/rackserve.sock"
 SERVER_STATE_FILE = "/var/lib/rackserve/gateway/server-state"
-_DEFAULT_INFLIGHT = 128
+_DEFAULT_ROOM = 128
+# Kept free: a probe that waits for one of the requests to end looks like one of a hung engine.
+_PROBES = 1
 
 
 def gateway_host(spec: dict[str, Any] | None, inventory: Inventory, findings: Findings) -> str | None:
@@ -48,6 +50,11 @@ def build_gateway(
     if not spec["api_keys"]:
         why = "no API key is named: nobody can use the gateway."
         findings.warning("no-api-keys", "cluster.gateway.api_keys", why, "Name at least one key.")
+    for item in deployments:
+        if _room(item) <= _PROBES:
+            where = f"{item.where}.engine_args.max_num_seqs"
+            why = "an engine takes one request: the gateway's probe waits behind it, and a long one looks like a hang."
+            findings.warning("no-room-for-probe", where, why, "Set it to 2 or more.")
     ports: set[int] = set()
     keys = ("port", "tls", "metrics_port", "api_keys", "max_queue", "queue_timeout_s")
     return {
@@ -71,7 +78,7 @@ def _backend(item: Resolved, at: tuple[str, str], spares: int, instances: list[d
     ]
     spare = {"instance": None, "host": None, "address": _UNUSED_ADDRESS, "port": item.spec["port_base"]}
     slots = servers + [dict(spare) for _ in range(spares)]
-    inflight = _inflight(item.pools[-1])
+    inflight = max(1, _room(item) - _PROBES)
     engines = None
     if router:
         # Around the router: while it is rolled or down, and for proofs of single engines. Pools have no such way.
@@ -100,8 +107,9 @@ def _backend(item: Resolved, at: tuple[str, str], spares: int, instances: list[d
     }
 
 
-def _inflight(pool: Pool) -> int:
+def _room(item: Resolved) -> int:
     """Requests that all ranks behind one HTTP server take at once."""
+    pool = item.pools[-1]
     shape = pool.shape
     behind = {"internal": shape.data, "hybrid": shape.data_per_host, "external": 1}[shape.balancing]
-    return int(pool.args.get("max_num_seqs", _DEFAULT_INFLIGHT)) * max(1, behind)
+    return int(pool.args.get("max_num_seqs", _DEFAULT_ROOM)) * max(1, behind)

@@ -101,7 +101,7 @@ def test_deployment_overrules_profile_and_null_removes(compiled: Compile) -> Non
     assert instance["max_model_len"] == 1000
     assert (instance["shutdown_timeout_s"], instance["stop_timeout_s"]) == (33, 63)
     assert instance["env"]["OMP_NUM_THREADS"] == "2"
-    assert plan["gateway"]["deployments"][0]["max_inflight_per_server"] == 128
+    assert plan["gateway"]["deployments"][0]["max_inflight_per_server"] == 127
 
 
 def test_timeouts_leave_room(compiled: Compile) -> None:
@@ -287,7 +287,7 @@ def test_gateway_slots_and_checks(compiled: Compile) -> None:
         "port": 8000,
     }
     assert part["slots"][4]["instance"] is None
-    assert part["max_inflight_per_server"] == 32
+    assert part["max_inflight_per_server"] == 31
     targets = {f"{part['backend']}/{slot['slot']}": slot["instance"] for slot in part["slots"]}
     assert all(targets[i["gateway_target"]] == i["name"] for i in compiled("lab")["instances"])
     assert {i["gateway_target"] for i in compiled("lab", {"gateway": None})["instances"]} == {None}

@@ -167,6 +167,7 @@ def test_a_secret_in_the_environment_is_refused_and_not_planned(name: str, value
         ({"gateway": None}, "no-gateway"),
         ({"deployments": []}, "no-deployments"),
         ({f"{D}.replicas": 5}, "uneven-replicas"),
+        ({f"{D}.engine_args": {"max_num_seqs": 1}}, "no-room-for-probe"),
         ({f"{D}.port_base": 40000}, "ephemeral-port"),
         ({"network.fabric": {"kind": "roce", "hcas": 4, "rate_gbps": 200}}, "fabric-differs"),
     ],

@@ -62,7 +62,7 @@ def test_internal_ranks_have_one_head_that_serves(compiled: Compile) -> None:
         assert item["dp_ranks"] == item["ranks"] == list(range(8 * node, 8 * node + 8))
     backend = plan["gateway"]["deployments"][0]
     assert [slot["instance"] for slot in backend["slots"]] == ["deepseek-v3-0", None, None, None, None]
-    assert backend["max_inflight_per_server"] == 32 * 80
+    assert backend["max_inflight_per_server"] == 32 * 80 - 1
 
 
 def test_a_group_names_its_units_head_first(compiled: Compile) -> None:
@@ -91,7 +91,7 @@ def test_hybrid_ranks_serve_on_every_host(compiled: Compile) -> None:
     assert all("--data-parallel-hybrid-lb" in options(item) and "--headless" not in options(item) for item in items)
     assert [options(item)["--port"] for item in items] == ["8000"] * 4
     assert len(plan["groups"][0]["serving_units"]) == 4
-    assert plan["gateway"]["deployments"][0]["max_inflight_per_server"] == 8 * 80
+    assert plan["gateway"]["deployments"][0]["max_inflight_per_server"] == 8 * 80 - 1
 
 
 def test_external_ranks_are_units_of_their_own(compiled: Compile) -> None:
@@ -264,7 +264,7 @@ def test_a_router_of_replicas_knows_its_workers(compiled: Compile) -> None:
     router = backend["router"]
     assert router["workers"] == [f"http://10.77.0.1{n}:8000" for n in (1, 2, 3, 4)]
     assert (router["policy"], router["port"], router["cache_threshold"]) == ("round_robin", 8310, 0.5)
-    assert backend["max_inflight_per_server"] == 4 * 32
+    assert backend["max_inflight_per_server"] == 4 * 31
 
 
 def test_fallbacks_name_backends_and_their_engines_answer_to_both_names(compiled: Compile) -> None:
