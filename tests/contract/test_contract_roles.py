@@ -16,6 +16,7 @@ from contract_support import (
     names_in_yaml,
     read_yaml,
     role_task_files,
+    walk_tasks,
 )
 
 IDS = [role.name for role in ROLES]
@@ -146,3 +147,35 @@ def test_no_error_is_ignored() -> None:
     assert [task.where for task in tasks if task.data.get("ignore_errors")] == []
     assert [task.where for task in tasks if task.data.get("ignore_unreachable")] == []
     assert [task.where for task in tasks if task.data.get("failed_when") in (False, "false")] == []
+
+
+def ring(named: dict[str, Any], start: str) -> list[str]:
+    """The way from a variable back to itself by what its value names; empty where there is none."""
+    ways = [[start]]
+    seen = set()
+    while ways:
+        way = ways.pop()
+        for name in names_in_yaml(named[way[-1]]) & set(named):
+            if name == start:
+                return [*way, name]
+            if name not in seen:
+                seen.add(name)
+                ways.append([*way, name])
+    return []
+
+
+def test_what_a_role_hands_to_another_does_not_come_back_to_itself() -> None:
+    """A variable of the task hides the one of the same name that a default of the caller would have read."""
+    found = []
+    for path in role_task_files():
+        for task in walk_tasks(read_yaml(path), here(path)):
+            called = task.data.get("ansible.builtin.include_role") or task.data.get("ansible.builtin.import_role")
+            if not called:
+                continue
+            named = {}
+            for folder in (path.parents[1], REPO / "roles" / called["name"]):
+                for file in ("defaults/main.yml", "vars/main.yml"):
+                    named.update((read_yaml(folder / file) if (folder / file).exists() else None) or {})
+            named.update(task.data.get("vars", {}))
+            found += [(task.where, way) for name in task.data.get("vars", {}) if (way := ring(named, name))]
+    assert found == []
