@@ -78,7 +78,8 @@ test-faults: venv ## What clients see when something breaks: every fault, under 
 	$(RUN)/python tests/infra/scenarios.py
 
 test-hosts: venv ## Driver up and back, settings changed by hand, foreign files, reboots, ports, on the lab of `make demo` (needs root)
-	$(ROOT) env RACKSERVE_WHOLE=1 $(RUN)/pytest -v tests/infra/test_driver_upgrade.py tests/infra/test_baseline.py tests/infra/test_isolation.py
+	$(ROOT) env RACKSERVE_WHOLE=1 $(RUN)/pytest -v tests/infra/test_driver_upgrade.py tests/infra/test_baseline.py tests/infra/test_isolation.py \
+	  tests/infra/test_act_on_health.py
 
 # Each with a target of its own, or an hour by itself.
 APART := scenarios driver_upgrade baseline isolation diagnose
@@ -94,6 +95,12 @@ test-diagnose: venv ## What diagnose says of failures on the lab of `make demo`,
 
 test-bundle: venv tools ## Light nodes installed from a bundle, with nothing else in reach (needs root; minutes)
 	$(ROOT) env RACKSERVE_BUNDLE=install $(RUN)/pytest -v tests/light/test_bundle_install.py
+
+test-operations: venv ## Upgrades, rollbacks and scaling on light nodes, releases that are not fit, killed runs (needs root; minutes)
+	$(ROOT) env RACKSERVE_OPERATIONS=light $(RUN)/pytest -v tests/light/test_operations.py
+
+test-upgrades: venv ## Another release and back under load, real vLLM, on the lab of `make demo` (needs root; an hour)
+	$(ROOT) env RACKSERVE_WHOLE=1 $(RUN)/pytest -v tests/infra/test_upgrade_release.py
 
 VLLM_PYTHON ?= $(firstword $(wildcard .cache/releases/*/tree/bin/python3) python3)
 check-arguments: ## Parse every sample's arguments with a real vLLM (VLLM_PYTHON=<its python>)

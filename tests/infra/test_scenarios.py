@@ -183,7 +183,8 @@ def test_model_shard_corrupted(stage: Stage, playbook: Run) -> None:
 @whole
 def test_disk_full(stage: Stage) -> None:
     """No room for the engine's files, and the engine killed: after room was made, it serves."""
-    unit, cache = stage.victim["unit"], f"/var/cache/rackserve/{stage.victim['name']}"
+    unit = stage.victim["unit"]
+    cache = stage.on_victim(f"systemctl show --value --property=WorkingDirectory {unit}").strip()
     filled = (
         f"mount -t tmpfs -o size=256k,uid=$(id -u vllm),gid=$(id -g vllm),mode=700 full {cache};"
         f" dd if=/dev/zero of={cache}/ballast bs=4k status=none 2>/dev/null || true;"
