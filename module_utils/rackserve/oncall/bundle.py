@@ -9,7 +9,7 @@ import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from .redact import known_values, redact
+from ..diagnose.redact import Redactor
 from .script import sections
 from .sweep import Answer
 
@@ -82,18 +82,18 @@ def contents(answers: Mapping[str, Answer]) -> dict[str, str]:
     """{path in the archive: text without secrets}; a host that did not answer has a file that says why."""
     read = {name: sections(answer.text) for name, answer in answers.items()}
     # Hosts share secrets: what one of them holds is taken out of what all of them said.
-    values = known_values("\n".join(parts.get(_SECRETS, [])) for parts in read.values())
+    known = Redactor(line.strip("\"' ") for parts in read.values() for line in parts.get(_SECRETS, []))
     found: dict[str, str] = {}
     index: dict[str, dict[str, object]] = {}
     for name, parts in read.items():
-        problem = redact(answers[name].problem, values)
+        problem = known.text(answers[name].problem)
         complete = "end" in parts
         lost = problem or ("" if complete else "the answer breaks off")
         sources = []
         for part, lines in parts.items():
             if part not in (_SECRETS, "end") and _NAME.fullmatch(part):
                 file = f"{name}/{part}"
-                found[file] = redact("\n".join(lines)[:MOST_BYTES], values) + "\n"
+                found[file] = known.text("\n".join(lines)[:MOST_BYTES]) + "\n"
                 sources.append({"file": file, "name": part, "kind": _KINDS.get(part, "tool")})
         index[name] = {"lost": lost, "wall_s": round(answers[name].wall_s, 1), "sources": sources}
         if lost:

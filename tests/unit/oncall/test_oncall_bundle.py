@@ -12,7 +12,6 @@ import pytest
 from rackserve.oncall import rerun
 from rackserve.oncall.bundle import contents, script, write
 from rackserve.oncall.hosts import Host, HostError
-from rackserve.oncall.redact import known_values, redact
 from rackserve.oncall.sweep import Answer
 
 ENGINE, OPERATOR = "engine0key0value", "operator-key-value"
@@ -22,7 +21,7 @@ NODE = f"""
 
 @@rackserve engines.log
 started with {ENGINE}
-asked with Bearer abcdefghijkl
+asked with Bearer abcdefgh1234
 
 @@rackserve ../../etc/passwd
 x
@@ -42,13 +41,13 @@ GATEWAY = f"""
 def test_secrets_of_one_host_are_taken_out_of_all() -> None:
     found = contents({"n1": Answer(NODE), "gw": Answer(GATEWAY), "n2": Answer("", f"refused {OPERATOR}")})
     text = json.dumps(found)
-    assert ENGINE not in text and OPERATOR not in text and "abcdefghijkl" not in text
-    assert found["n1/engines.log"].startswith("started with (removed)")
+    assert ENGINE not in text and OPERATOR not in text and "abcdefgh1234" not in text
+    assert found["n1/engines.log"].startswith("started with [redacted]")
     assert set(found) == {"n1/engines.log", "gw/host.txt", "gw/problem.txt", "n2/problem.txt", "manifest.json"}
     manifest = json.loads(found["manifest.json"])
     assert (manifest["kind"], manifest["version"]) == ("rackserve-diagnosis", 1), "what diagnose reads"
     hosts = manifest["hosts"]
-    assert [hosts[name]["lost"] for name in ("n1", "gw", "n2")] == ["", "the answer breaks off", "refused (removed)"]
+    assert [hosts[name]["lost"] for name in ("n1", "gw", "n2")] == ["", "the answer breaks off", "refused [redacted]"]
     assert hosts["n1"]["sources"] == [{"file": "n1/engines.log", "name": "engines.log", "kind": "engine"}]
 
 
@@ -71,46 +70,6 @@ def test_the_collecting_script_runs_here() -> None:
     assert done.returncode == 0, done.stderr
     with pytest.raises(ValueError, match="give a time"):
         script("'; rm x")
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "-----BEGIN RSA PRIVATE KEY-----\nSECRETPART\n-----END RSA PRIVATE KEY-----",
-        "-----BEGIN PRIVATE KEY-----\nSECRETPART cut off",
-        "Authorization: Bearer SECRETPART",
-        "Authorization: Basic SECRETPART==",
-        "token hf_SECRETPARTSECRET",
-        "HF_TOKEN=SECRETPART",
-        "VLLM_API_KEY: 'SECRETPART'",
-        '{"api_key": "SECRETPART"}',
-        "https://user:SECRETPART@mirror/x",
-        "vllm serve --api-key SECRETPART",
-        "db_password = SECRETPART",
-        "eyJhbGciOiJI.SECRETPART00.x",
-    ],
-)
-def test_what_looks_like_a_secret_goes(text: str) -> None:
-    assert "SECRETPART" not in redact(text)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "max_num_batched_tokens=8192",
-        "tokens: 128, finish_reason: stop",
-        "GET /v1/completions 200 prompt_tokens=12",
-        "api_key_secret: null",
-        "tokenizer: /srv/models/x/tokenizer.json",
-        "at https://10.0.0.1:8443/v1",
-    ],
-)
-def test_what_is_none_stays(text: str) -> None:
-    assert redact(text) == text
-
-
-def test_values_are_lines_long_enough_to_be_secrets() -> None:
-    assert known_values(["'value-one'\nshort\n\n", "value-number-three\n"]) == ["value-number-three", "value-one"]
 
 
 HOSTS = [Host("node1", ("gpu",), "a"), Host("node2", ("gpu",), "b")]
