@@ -74,7 +74,7 @@ molecule: venv ## The whole main job on a fresh lab (needs root): create to dest
 
 test-faults: venv ## What clients see when something breaks: every fault, under load, on the lab of `make demo` (needs root)
 	rm -rf build/faults
-	$(ROOT) env RACKSERVE_WHOLE=1 $(RUN)/pytest -v tests/infra/test_scenarios.py
+	$(ROOT) env RACKSERVE_WHOLE=1 $(RUN)/pytest -v tests/infra/test_scenarios.py tests/infra/test_cut_off_operations.py
 	$(RUN)/python tests/infra/scenarios.py
 
 test-hosts: venv ## Driver up and back, settings changed by hand, foreign files, reboots, ports, on the lab of `make demo` (needs root)
@@ -82,7 +82,7 @@ test-hosts: venv ## Driver up and back, settings changed by hand, foreign files,
 	  tests/infra/test_act_on_health.py
 
 # Each with a target of its own, or an hour by itself.
-APART := scenarios driver_upgrade baseline isolation diagnose
+APART := scenarios cut_off_operations driver_upgrade baseline isolation diagnose
 test-lab: venv ## Every other test of a lab, the quick ones that CI runs and the long ones, on the lab of `make demo` (needs root)
 	$(ROOT) env RACKSERVE_WHOLE=1 $(RUN)/pytest -v $(APART:%=--ignore=tests/infra/test_%.py) tests/infra
 
