@@ -115,15 +115,20 @@ def test_a_release_that_is_not_fit_is_taken_back(lab: Light, name: str, cause: s
     lab.must("site")
 
 
-def test_an_upgrade_that_is_killed_is_finished_by_the_next(lab: Light, tmp_path: Path) -> None:
-    with (tmp_path / "killed.log").open("w") as output:
+def upgrade_killed(lab: Light, log: Path, after_s: float) -> None:
+    """An upgrade whose controller dies so long after it drained its first engine."""
+    with log.open("w") as output:
         run = lab.start("upgrade-release", output, *release("stub-next"))
         deadline = time.monotonic() + 300
         while not lab.drained():
-            assert run.poll() is None and time.monotonic() < deadline, (tmp_path / "killed.log").read_text()[-3000:]
+            assert run.poll() is None and time.monotonic() < deadline, log.read_text()[-3000:]
             time.sleep(0.2)
-        time.sleep(1)
+        time.sleep(after_s)
         lab.kill(run)
+
+
+def test_an_upgrade_that_is_killed_is_finished_by_the_next(lab: Light, tmp_path: Path) -> None:
+    upgrade_killed(lab, tmp_path / "killed.log", 1)
     assert set(lab.drained().values()) == {"upgrade-release"}
     lab.must("upgrade-release", *release("stub-next"))
     assert lab.recorded() == {"stub-next"} and lab.drained() == {}
@@ -134,14 +139,7 @@ def test_an_upgrade_that_is_killed_is_finished_by_the_next(lab: Light, tmp_path:
 
 
 def test_an_upgrade_that_is_killed_can_be_rolled_back(lab: Light, tmp_path: Path) -> None:
-    with (tmp_path / "killed.log").open("w") as output:
-        run = lab.start("upgrade-release", output, *release("stub-next"))
-        deadline = time.monotonic() + 300
-        while not lab.drained():
-            assert run.poll() is None and time.monotonic() < deadline, (tmp_path / "killed.log").read_text()[-3000:]
-            time.sleep(0.2)
-        time.sleep(3)
-        lab.kill(run)
+    upgrade_killed(lab, tmp_path / "killed.log", 3)
     lab.must("rollback-release", *CONFIRM, "-e", "to_release=stub")
     assert lab.recorded() == {"stub"} == {lab.running(node) for node in lab.nodes()}
     assert lab.drained() == {}
