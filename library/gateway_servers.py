@@ -48,26 +48,11 @@ options:
   by:
     description:
       - The operation that asks. Its drains are noted, so that one that was cut off is found by its next run.
-      - With V(ready) only targets that it drained itself change; a person's drain stays. V(roll-serving),
-        V(upgrade-release) and V(rollback-release) also end each other's drains and those of V(restart-serving).
+      - With V(ready) only targets that it drained itself change; a person's drain stays.
     type: str
     default: ""
   wait_idle_s:
     description: Wait at most this long until no target has a session or a queued request; 0 does not wait.
-    type: float
-    default: 0
-  others_out:
-    description:
-      - With V(drain) or V(maint), how many other servers of the targets' backends may be out of service meanwhile.
-      - Where more are, nothing is changed and the failure names them. V(-1) does not ask.
-    type: int
-    default: -1
-  others_wait_s:
-    description: Seconds to wait for others that come back by themselves.
-    type: float
-    default: 30
-  wait_up_s:
-    description: Wait at most this long until targets that are not drained get requests; 0 does not wait.
     type: float
     default: 0
 attributes:
@@ -141,9 +126,6 @@ def main() -> None:
             "state": {"type": "str", "choices": list(STATES)},
             "by": {"type": "str", "default": ""},
             "wait_idle_s": {"type": "float", "default": 0},
-            "others_out": {"type": "int", "default": -1},
-            "others_wait_s": {"type": "float", "default": 30},
-            "wait_up_s": {"type": "float", "default": 0},
         },
         supports_check_mode=True,
     )
@@ -156,9 +138,6 @@ def main() -> None:
             options["join_state"],
             options["wait_idle_s"],
             options["by"],
-            options["others_out"],
-            options["others_wait_s"],
-            options["wait_up_s"],
         )
         result = apply(
             socket_command(Path(options["socket"])), Path(options["state_file"]), request, check=module.check_mode
