@@ -58,7 +58,8 @@ def gateway_servers():
         client.sendall(b"show servers state\n")
         text = b"".join(iter(lambda: client.recv(65536), b"")).decode()
     rows = [line.split() for line in text.splitlines() if line and line[0].isdigit() and len(line.split()) > 18]
-    return {f"{row[1]}/{row[3]}": f"{row[4]}:{row[18]} admin={row[6]}" for row in rows}
+    # 4: its line in the file said "disabled" when HAProxy read it. A server made ready since is as ready as any other.
+    return {f"{row[1]}/{row[3]}": f"{row[4]}:{row[18]} admin={int(row[6]) & ~4}" for row in rows}
 
 
 def runtime_files():
