@@ -31,6 +31,13 @@ options:
       slot: {description: The server's name in both., type: str, required: true}
       address: {description: The engine's address; null for an empty slot., type: str}
       port: {description: The engine's port., type: int}
+  missing:
+    description:
+      - What becomes of O(servers) that the running gateway does not have; they come with its next configuration.
+      - With V(leave) they are returned as RV(missing) and the others are brought.
+    type: str
+    choices: [refuse, leave]
+    default: refuse
   join_state:
     description: The state that a slot takes together with a new address.
     type: str
@@ -91,6 +98,12 @@ servers:
     check: {description: What the last health check said., type: str, returned: always}
     sessions: {description: Requests on the engine now., type: int, returned: always}
     queued: {description: Requests that wait for this engine., type: int, returned: always}
+missing:
+  description: Planned slots that the running gateway does not have and that were left.
+  returned: success
+  type: list
+  elements: str
+  sample: [be_tiny/r4]
 waited_s:
   description: Seconds until the targets were idle.
   returned: success
@@ -121,6 +134,7 @@ def main() -> None:
             "socket": {"type": "path", "required": True},
             "state_file": {"type": "path", "required": True},
             "servers": {"type": "list", "elements": "dict", "default": [], "options": SLOT},
+            "missing": {"type": "str", "choices": ["refuse", "leave"], "default": "refuse"},
             "join_state": {"type": "str", "choices": ["ready", "drain"], "default": "ready"},
             "targets": {"type": "list", "elements": "str", "default": []},
             "state": {"type": "str", "choices": list(STATES)},
@@ -138,6 +152,7 @@ def main() -> None:
             options["join_state"],
             options["wait_idle_s"],
             options["by"],
+            options["missing"] == "leave",
         )
         result = apply(
             socket_command(Path(options["socket"])), Path(options["state_file"]), request, check=module.check_mode

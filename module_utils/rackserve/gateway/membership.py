@@ -67,6 +67,11 @@ def describe(address: str, port: int, admin: str) -> str:
     return "empty" if address == NO_ADDRESS else f"{address}:{port} {admin}"
 
 
+def missing_servers(current: dict[str, Server], slots: list[Slot]) -> list[str]:
+    """Planned slots ("backend/slot") that the running gateway does not have, or whose probe it does not have."""
+    return [slot.key for slot in slots if slot.key not in current or slot.probe_key not in current]
+
+
 def plan_membership(current: dict[str, Server], slots: list[Slot], join_state: str) -> list[Change]:
     """Compare running servers with the planned slots; return one Change a server that differs.
 

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any, Callable
 
-from .membership import Change, Slot, plan_membership, plan_state
+from .membership import Change, Slot, missing_servers, plan_membership, plan_state
 from .notes import note_file, noted_after, noted_before, read_notes, write_notes
 from .runtime import Command, GatewayError, Load, Server, intent_rows, parse_servers_state, parse_stat
 
@@ -18,6 +18,7 @@ class Request:
     """What a caller asks for: slots to sync, targets ("backend/slot") and their state, seconds to wait for idle.
 
     `by` names an operation: its drains are noted, and of its targets it makes ready only what it drained itself.
+    `leave_missing` leaves out planned slots that the running gateway does not have, in place of a GatewayError.
     """
 
     slots: list[Slot] = dataclasses.field(default_factory=list)
@@ -26,6 +27,7 @@ class Request:
     join_state: str = "ready"
     wait_idle_s: float = 0.0
     by: str = ""
+    leave_missing: bool = False
 
 
 def _send(command: Command, text: str) -> None:
@@ -150,7 +152,7 @@ def _shown(changes: list[Change]) -> tuple[dict[str, str], dict[str, str]]:
 def apply(
     command: Command, state_file: Path, request: Request, *, check: bool, waiter: Callable[..., float] = wait_idle
 ) -> dict[str, Any]:
-    """Bring the gateway to `request`; return changed, diff, servers and waited_s.
+    """Bring the gateway to `request`; return changed, diff, servers, missing ("backend/slot") and waited_s.
 
     Order: the note, membership, state, the intent file, the notes that are true no more, the wait; so a wait that times
     out leaves a drain that outlives a restart. With `check` nothing is sent or written.
@@ -159,7 +161,9 @@ def apply(
     """
     text = command("show servers state")
     current = parse_servers_state(text)
-    changes = plan_membership(current, request.slots, request.join_state)
+    missing = missing_servers(current, request.slots) if request.leave_missing else []
+    slots = [slot for slot in request.slots if slot.key not in missing]
+    changes = plan_membership(current, slots, request.join_state)
     planned = _predicted(current, changes)
     note_path = note_file(state_file)
     stored = read_notes(note_path)
@@ -182,7 +186,7 @@ def apply(
     true_notes = noted_after(notes, asked if request.state else [], _admins(planned), request.by)
     if true_notes != notes and not check:
         write_notes(note_path, true_notes)
-    keys = [slot.key for slot in request.slots]
+    keys = [slot.key for slot in slots]
     keys += [key for key in request.targets if key not in keys]
     shown = keys or [change.key for change in changes] or sorted(current)
     waited_s = 0.0
@@ -195,5 +199,6 @@ def apply(
         "changed": bool(changes) or stale_file or true_notes != stored,
         "diff": {"before": before, "after": after},
         "servers": rows(planned, parse_stat(command("show stat")), shown, true_notes),
+        "missing": missing,
         "waited_s": round(waited_s, 3),
     }

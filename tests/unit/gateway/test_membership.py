@@ -170,6 +170,17 @@ def test_a_drain_by_hand_is_written_down_too(tmp_path: Path) -> None:
     assert apply(FakeHaproxy(*DRAINED), state_file, Request(), check=False)["changed"]
 
 
+def test_slots_that_wait_for_the_next_configuration_are_left_and_named(tmp_path: Path) -> None:
+    """A slot without its probe counts as well; the others are brought."""
+    haproxy = FakeHaproxy(*EMPTY, ("be", "r1", NO_ADDRESS, 1, 7))
+    slots = read_slots([slot("10.0.0.1"), slot("10.0.0.2", name="r1"), slot("10.0.0.3", name="r9")])
+    with pytest.raises(GatewayError, match="no server probe/r1"):
+        apply(haproxy, tmp_path / "s", Request(slots), check=False)
+    done = apply(haproxy, tmp_path / "s", Request(slots, leave_missing=True), check=False)
+    assert done["missing"] == ["be/r1", "be/r9"]
+    assert [(row["slot"], row["address"]) for row in done["servers"]] == [("r0", "10.0.0.1")]
+
+
 def test_a_refused_command_and_an_unknown_target_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(GatewayError, match="refused 'set server be/r0 state drain': No such server"):
         haproxy = FakeHaproxy(*FULL, refuse="drain")
