@@ -48,6 +48,14 @@ options:
     type: list
     elements: str
     default: []
+  doors:
+    description: Targets by where they lead. Every serving server of that address and port; none is no error.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      address: {description: The address., type: str, required: true}
+      port: {description: The port., type: int, required: true}
   state:
     description: The state of the O(targets). Left out, their state stays as it is.
     type: str
@@ -125,6 +133,7 @@ SLOT = {
     "address": {"type": "str"},
     "port": {"type": "int"},
 }
+DOOR = {"address": {"type": "str", "required": True}, "port": {"type": "int", "required": True}}
 
 
 def main() -> None:
@@ -137,6 +146,7 @@ def main() -> None:
             "missing": {"type": "str", "choices": ["refuse", "leave"], "default": "refuse"},
             "join_state": {"type": "str", "choices": ["ready", "drain"], "default": "ready"},
             "targets": {"type": "list", "elements": "str", "default": []},
+            "doors": {"type": "list", "elements": "dict", "default": [], "options": DOOR},
             "state": {"type": "str", "choices": list(STATES)},
             "by": {"type": "str", "default": ""},
             "wait_idle_s": {"type": "float", "default": 0},
@@ -153,6 +163,7 @@ def main() -> None:
             options["wait_idle_s"],
             options["by"],
             options["missing"] == "leave",
+            [(door["address"], door["port"]) for door in options["doors"]],
         )
         result = apply(
             socket_command(Path(options["socket"])), Path(options["state_file"]), request, check=module.check_mode

@@ -8,6 +8,8 @@ from typing import Any
 from .runtime import NO_ADDRESS, NO_PORT, GatewayError, Server
 
 STATES = ("ready", "drain", "maint")
+# Backends that only ask: their servers get no request of a client.
+PROBES = "probe"
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,12 @@ def read_slots(rows: list[dict[str, Any]]) -> list[Slot]:
 def describe(address: str, port: int, admin: str) -> str:
     """One server in one word group for a diff: `10.0.0.1:8000 drain`, or `empty`."""
     return "empty" if address == NO_ADDRESS else f"{address}:{port} {admin}"
+
+
+def servers_at(current: dict[str, Server], doors: list[tuple[str, int]]) -> list[str]:
+    """The serving servers ("backend/slot") that lead to one of these (address, port)."""
+    serving = (key for key in current if not key.startswith(PROBES))
+    return [key for key in serving if (current[key].address, current[key].port) in doors]
 
 
 def missing_servers(current: dict[str, Server], slots: list[Slot]) -> list[str]:

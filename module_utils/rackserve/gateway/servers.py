@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any, Callable
 
-from .membership import Change, Slot, missing_servers, plan_membership, plan_state
+from .membership import Change, Slot, missing_servers, plan_membership, plan_state, servers_at
 from .notes import note_file, noted_after, noted_before, read_notes, write_notes
 from .runtime import Command, GatewayError, Load, Server, intent_rows, parse_servers_state, parse_stat
 
@@ -18,6 +18,7 @@ class Request:
     """What a caller asks for: slots to sync, targets ("backend/slot") and their state, seconds to wait for idle.
 
     `by` names an operation: its drains are noted, and of its targets it makes ready only what it drained itself.
+    `doors` are targets by (address, port): every serving server that leads there.
     `leave_missing` leaves out planned slots that the running gateway does not have, in place of a GatewayError.
     """
 
@@ -28,6 +29,7 @@ class Request:
     wait_idle_s: float = 0.0
     by: str = ""
     leave_missing: bool = False
+    doors: list[tuple[str, int]] = dataclasses.field(default_factory=list)
 
 
 def _send(command: Command, text: str) -> None:
@@ -161,6 +163,7 @@ def apply(
     """
     text = command("show servers state")
     current = parse_servers_state(text)
+    request = dataclasses.replace(request, targets=request.targets + servers_at(current, request.doors))
     missing = missing_servers(current, request.slots) if request.leave_missing else []
     slots = [slot for slot in request.slots if slot.key not in missing]
     changes = plan_membership(current, slots, request.join_state)

@@ -17,7 +17,7 @@ from .engines import Site, build_instances
 from .fabric import build_fabric
 from .findings import Findings, looks_like_secret
 from .flows import build_flows, scrape_targets
-from .gateway import build_gateway, gateway_host
+from .gateway import build_gateway, doors, gateway_host
 from .gpu_settings import build_gpu_settings
 from .groups import build_groups, build_ray, check_ray_ports
 from .inventory import check_networks, check_sources, read_inventory
@@ -142,6 +142,8 @@ def _plan(context: Context, deployments: list[Resolved], changes: list[dict[str,
     if host:
         at = (host, inventory.addresses[host])
         plan["gateway"] = build_gateway(described["gateway"], at, deployments, plan["instances"], findings)
+        for instance in plan["instances"]:
+            instance["gateway_doors"] = doors(plan["gateway"]["deployments"], instance)
         plan["gateway"]["router_release"] = context.release["router"] if context.release else None
         if host in inventory.members("gpu"):
             why = f"{host} runs the gateway and engines: one machine down takes both, and they share its CPUs."

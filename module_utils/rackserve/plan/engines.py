@@ -44,17 +44,18 @@ def build_instances(item: Resolved, site: Site) -> list[dict[str, Any]]:
                     local = ports.get(unit.seat.host, 0)
                     ports[unit.seat.host] = local + 1
                     instance["port"] = item.spec["port_base"] + local
-                    instance["gateway_target"] = _target(item, site, serving)
+                    instance["gateway_target"] = _target(item, pool, site, serving)
                     serving += 1
                 _complete(instance, item, pool, unit, site)
                 instances.append(instance)
     return instances
 
 
-def _target(item: Resolved, site: Site, slot: int) -> str | None:
-    if not site.gateway or item.spec["router"] != "haproxy":
-        return None
-    return f"be_{item.name}/r{slot}"
+def _target(item: Resolved, pool: Pool, site: Site, slot: int) -> str | None:
+    """The gateway's server of an engine; one behind a router has its own beside it, one of a pool none."""
+    if item.spec["router"] == "haproxy":
+        return f"be_{item.name}/r{slot}" if site.gateway else None
+    return f"be_{item.name}-engines/e{slot}" if site.gateway and not pool.part else None
 
 
 def _identity(item: Resolved, pool: Pool, unit: Unit, site: Site) -> dict[str, Any]:
@@ -78,6 +79,7 @@ def _identity(item: Resolved, pool: Pool, unit: Unit, site: Site) -> dict[str, A
         "group": unit.group.name,
         "supervision_group": unit.group.name,
         "gateway_target": None,
+        "gateway_doors": [],
         "served_model_name": spec["served_model_name"],
         "model_path": spec["model"]["path"],
         "max_model_len": args["max_model_len"],

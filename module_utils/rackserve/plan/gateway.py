@@ -107,6 +107,17 @@ def _backend(item: Resolved, at: tuple[str, str], spares: int, instances: list[d
     }
 
 
+def doors(deployments: list[dict[str, Any]], instance: dict[str, Any]) -> list[dict[str, Any]]:
+    """[{address, port}] of all by which the gateway reaches an engine: its own, and its router's.
+
+    Empty for what has no server of its own: requests cannot be led around it.
+    """
+    if not instance["gateway_target"]:
+        return []
+    routers = [entry["router"] for entry in deployments if entry["name"] == instance["deployment"] and entry["router"]]
+    return [{"address": way["address"], "port": way["port"]} for way in [instance, *routers]]
+
+
 def _room(item: Resolved) -> int:
     """Requests that all ranks behind one HTTP server take at once."""
     pool = item.pools[-1]

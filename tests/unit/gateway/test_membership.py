@@ -181,6 +181,22 @@ def test_slots_that_wait_for_the_next_configuration_are_left_and_named(tmp_path:
     assert [(row["slot"], row["address"]) for row in done["servers"]] == [("r0", "10.0.0.1")]
 
 
+def test_what_leads_to_an_address_is_drained_and_given_back_together(tmp_path: Path) -> None:
+    """A router's server and an engine's; not its probe, and not what another drained."""
+    router = (("be_r", "r0", "127.0.0.1", 8300, 0), ("probe_r", "r0", "127.0.0.1", 8300, 0))
+    haproxy, state_file = FakeHaproxy(*FULL, *router, ("be", "r1", "10.0.0.2", 8000, 0)), tmp_path / "server-state"
+    doors = [("10.0.0.1", 8000), ("127.0.0.1", 8300), ("10.0.0.9", 8000)]
+    done = apply(haproxy, state_file, Request(doors=doors, state="drain", by="roll-serving"), check=False)
+    assert {(row["backend"], row["admin"], row["drained_by"]) for row in done["servers"]} == {
+        ("be", "drain", "roll-serving"), ("be_r", "drain", "roll-serving"),
+    }  # fmt: skip
+    assert haproxy.sent == ["set server be/r0 state drain", "set server be_r/r0 state drain"]
+    apply(haproxy, state_file, Request(doors=doors, state="ready", by="another"), check=False)
+    assert len(haproxy.sent) == 2
+    apply(haproxy, state_file, Request(doors=doors, state="ready", by="roll-serving"), check=False)
+    assert haproxy.sent[2:] == ["set server be/r0 state ready", "set server be_r/r0 state ready"]
+
+
 def test_a_refused_command_and_an_unknown_target_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(GatewayError, match="refused 'set server be/r0 state drain': No such server"):
         haproxy = FakeHaproxy(*FULL, refuse="drain")

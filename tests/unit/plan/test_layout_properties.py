@@ -63,7 +63,8 @@ def check(plan: dict[str, Any]) -> None:
         assert mine[0]["serves"]
         several = len({i["unit"] for i in mine}) > 1 or mine[0]["executor"] == "ray"
         assert [group["name"] for group in plan["groups"]].count(name) == several
-    slots = [slot["instance"] for part in plan["gateway"]["deployments"] for slot in part["slots"] if slot["instance"]]
+    parts = [part["engines"] or part for part in plan["gateway"]["deployments"]]
+    slots = [slot["instance"] for part in parts for slot in part["slots"] if slot["instance"]]
     targets = [i["name"] for i in plan["instances"] if i["gateway_target"]]
     assert targets in (slots, [])
 

@@ -249,6 +249,7 @@ def test_a_router_stands_between_gateway_and_engines(compiled: Compile) -> None:
     (backend,) = plan["gateway"]["deployments"]
     assert [slot["instance"] for slot in backend["slots"]] == ["router-deepseek-v3"]
     assert {item["gateway_target"] for item in plan["instances"]} == {None}
+    assert [item["gateway_doors"] for item in plan["instances"]] == [[]] * len(plan["instances"])
     router = backend["router"]
     assert (router["kind"], router["unit"]) == ("vllm-router", "rackserve-router-deepseek-v3.service")
     assert (router["address"], router["port"], router["metrics_port"]) == ("127.0.0.1", 8300, 8350)

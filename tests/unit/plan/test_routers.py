@@ -26,7 +26,23 @@ def test_a_router_takes_the_one_slot_and_engines_stay_within_reach(compiled: Com
 
 
 def test_without_a_router_there_is_one_way(compiled: Compile) -> None:
-    assert compiled("lab")["gateway"]["deployments"][0]["engines"] is None
+    plan = compiled("lab")
+    assert plan["gateway"]["deployments"][0]["engines"] is None
+    assert [item["gateway_doors"] for item in plan["instances"]] == [[door(item)] for item in plan["instances"]]
+    alone = compiled("lab", {"gateway": None})["instances"]
+    assert [item["gateway_doors"] for item in alone] == [[]] * 4
+
+
+def door(way: dict[str, Any]) -> dict[str, Any]:
+    return {"address": way["address"], "port": way["port"]}
+
+
+def test_an_engine_behind_a_router_is_reached_by_both_and_has_a_server_of_its_own(compiled: Compile) -> None:
+    plan = compiled("lab", ROUTED)
+    [backend] = plan["gateway"]["deployments"]
+    for number, item in enumerate(plan["instances"]):
+        assert item["gateway_target"] == f"be_tiny-deepseek-engines/e{number}"
+        assert item["gateway_doors"] == [door(item), door(backend["router"])]
 
 
 def test_the_release_set_brings_the_router(compiled: Compile) -> None:
