@@ -53,9 +53,11 @@ def build_instances(item: Resolved, site: Site) -> list[dict[str, Any]]:
 
 def _target(item: Resolved, pool: Pool, site: Site, slot: int) -> str | None:
     """The gateway's server of an engine; one behind a router has its own beside it, one of a pool none."""
+    if not site.gateway:
+        return None
     if item.spec["router"] == "haproxy":
-        return f"be_{item.name}/r{slot}" if site.gateway else None
-    return f"be_{item.name}-engines/e{slot}" if site.gateway and not pool.part else None
+        return f"be_{item.name}/r{slot}"
+    return None if pool.part else f"be_{item.name}-engines/e{slot}"
 
 
 def _identity(item: Resolved, pool: Pool, unit: Unit, site: Site) -> dict[str, Any]:
