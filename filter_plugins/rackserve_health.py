@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any, Callable
 
@@ -14,7 +15,7 @@ if MODULE_UTILS not in sys.path:
     # Ansible makes module_utils importable for modules only, not for plugins on the controller.
     sys.path.insert(0, MODULE_UTILS)
 
-from rackserve.health import fleet, report  # noqa: E402 - needs the path above
+from rackserve.health import fleet, ladder, report  # noqa: E402 - needs the path above
 
 
 def health_results(hostvars: Any) -> dict[str, Any]:
@@ -40,9 +41,43 @@ def health_refusal(results: Any, fail_on: str) -> str:
         raise AnsibleFilterError(str(problem)) from None
 
 
+def health_decisions(hostvars: Any, servers: Any, instances: Any, most_out: Any = 1) -> list[dict[str, Any]]:
+    """What act-on-health does: a row a finding, at most one with another step than alert."""
+    rows, planned = json.loads(json.dumps([list(servers), list(instances)]))
+    results = health_results(hostvars)
+    by_key = {f"{row['backend']}/{row['slot']}": row for row in rows}
+    host_of = {one["gateway_target"]: one["host"] for one in planned if one.get("gateway_target")}
+    states, enabled = {}, {}
+    for host in results:
+        seen = json.loads(json.dumps(dict(hostvars[host].get("act_on_health_seen") or {})))
+        mine = [by_key[key] for key in ladder.targets_of(host, planned) if key in by_key]
+        states[host] = ladder.state_of(seen, mine)
+        wanted = hostvars[host].get("act_on_health_steps") or {}
+        enabled[host] = [str(name) for name, on in dict(wanted).items() if on]
+    # Engines that the checks took out count too: a host that is down is out.
+    out = sorted({host_of[key] for key, row in by_key.items() if key in host_of and _is_out(row)})
+    decisions = ladder.decide(results, states, enabled, out=out, most_out=int(most_out), now_s=time.time())
+    return [dict(decision._asdict()) for decision in decisions]
+
+
+def _is_out(row: dict[str, Any]) -> bool:
+    return row["admin"] != "ready" or not str(row["status"]).startswith("UP")
+
+
+def health_decision_lines(decisions: Any) -> list[str]:
+    """The decisions for a terminal."""
+    return ladder.lines([ladder.Decision(**one) for one in json.loads(json.dumps(decisions))])
+
+
 class FilterModule:
     """The filters of this file."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Filter name to function."""
-        return {"health_results": health_results, "health_lines": health_lines, "health_refusal": health_refusal}
+        return {
+            "health_results": health_results,
+            "health_lines": health_lines,
+            "health_refusal": health_refusal,
+            "health_decisions": health_decisions,
+            "health_decision_lines": health_decision_lines,
+        }

@@ -106,6 +106,6 @@ def test_a_changed_guard_waits_at_the_gate_like_the_unit(lab: RenderedLab) -> No
 
 def test_a_start_is_refused_before_it_is_tried() -> None:
     """Whatever starts engines in the role asks the guard first, so that the run fails with the guard's words."""
-    for name, start in (("start", "'systemctl', 'start'"), ("roll-engine", "state: started")):
+    for name, start in (("start", "'systemctl', 'start'"), ("roll-start", "state: started")):
         text = Path(REPO / f"roles/vllm/tasks/{name}.yml").read_text("utf-8")
         assert text.index("import_tasks: guard.yml") < text.index(start)

@@ -12,6 +12,16 @@ from pathlib import Path
 from .runtime import GatewayError
 
 NAME = "drained-by.json"
+# Each of these leaves an engine on files it has proven, so each may finish what another one of them left drained.
+TRANSACTIONS = ("roll-serving", "upgrade-release", "rollback-release")
+
+# These take servers out until a person asks for them back: no run is missing anything there.
+ON_PURPOSE = {"drain-host": "return-host", "replace-host": "replace-host"}
+
+
+def taken_over(by: str) -> tuple[str, ...]:
+    """Whose drains an operation may end: its own, and a transaction those of every transaction and of a restart."""
+    return (*TRANSACTIONS, "restart-serving") if by in TRANSACTIONS else (by,)
 
 
 def note_file(state_file: Path) -> Path:
