@@ -91,9 +91,10 @@ def added_instances(servers: Any, plan: Any, deployment: Any) -> list[dict[str, 
     return order.added_instances(plain(plan["instances"]), plain(servers), str(deployment))
 
 
-def scale_conflicts(probe: Any, host: Any, added: Any) -> list[str]:
+def scale_conflicts(probe: Any, host: Any, planned: Any, added: Any) -> list[str]:
     """What else than the change of a deployment's size would change or start on a host."""
-    return order.scale_conflicts(str(host), plain(probe or {}), plain(list(added)))
+    units = None if planned is None else plain(list(planned))
+    return order.scale_conflicts(str(host), plain(probe or {}), units, plain(list(added)))
 
 
 def is_known_replacement(records: Any, host: Any, machine_id: Any) -> bool:

@@ -120,15 +120,17 @@ _SCALED_ROLES = {
 }  # fmt: skip
 
 
-def scale_conflicts(host: str, probe: dict[str, Any], added: Iterable[str]) -> list[str]:
+def scale_conflicts(host: str, probe: dict[str, Any], planned: Iterable[str] | None, added: Iterable[str]) -> list[str]:
     """Why a change of a deployment's size is not begun: what else would change or start on the host. Empty if nothing.
 
-    A host that got no release yet is a new one: all of it is brought there.
+    planned: units of all engines that the plan has on the host; None for a host without GPUs. A host that got no
+    release yet is a new one: all of it is brought there. One that gets its first engine or loses its last gets other
+    kernel settings with that: no engine that stays runs there.
     """
-    dirty = set(probe.get("dirty_roles", []))
+    dirty, units = set(probe.get("dirty_roles", [])), set(added)
     new = "serving_runtime" in dirty
-    found = [] if new else [f"{host}: {role} differs" for role in sorted(dirty - _SCALED_ROLES)]
-    units = set(added)
+    mine = _SCALED_ROLES | ({"host_baseline"} if planned is not None and units.issuperset(planned) else set())
+    found = [] if new else [f"{host}: {role} differs" for role in sorted(dirty - mine)]
     return found + [
         f"{host}: {entry['unit']} does not run and is not added"
         for entry in probe.get("inactive", [])

@@ -123,12 +123,22 @@ def test_a_change_of_size_is_not_begun_where_it_would_change_more() -> None:
         "dirty_roles": ["vllm", "host_baseline"],
         "inactive": [{"unit": UNITS[0], "role": "vllm"}, {"unit": UNITS[1], "role": "vllm"}],
     }
-    assert order.scale_conflicts("node0", probe, [UNITS[0]]) == [
+    assert order.scale_conflicts("node0", probe, UNITS[:2], [UNITS[0]]) == [
         "node0: host_baseline differs",
         f"node0: {UNITS[1]} does not run and is not added",
     ]
     fresh = {"dirty_roles": ["serving_runtime", "host_baseline"], "inactive": []}
-    assert order.scale_conflicts("node9", fresh, []) == [] == order.scale_conflicts("node9", {}, [])
+    assert order.scale_conflicts("node9", fresh, UNITS[:1], []) == []
+    assert order.scale_conflicts("node9", {}, UNITS[:1], []) == []
+
+
+@pytest.mark.parametrize(("planned", "added"), [([], []), (UNITS[:1], UNITS[:1])], ids=["last one", "first one"])
+def test_a_host_that_begins_or_ends_to_serve_gets_its_kernel_settings_by_a_change_of_size(
+    planned: list[str], added: list[str]
+) -> None:
+    probe = {"dirty_roles": ["host_baseline", "host_access"], "inactive": []}
+    assert order.scale_conflicts("node3", probe, planned, added) == ["node3: host_access differs"]
+    assert order.scale_conflicts("gw", probe, None, added) == ["gw: host_access differs", "gw: host_baseline differs"]
 
 
 def test_what_to_type_names_each_operation_once() -> None:
