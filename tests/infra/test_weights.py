@@ -99,9 +99,13 @@ def test_a_cut_off_copy_goes_on() -> None:
     size = manifest()["files"][name]["size"]
     shell("node4", f"mkdir -p {FOLDER}/.rackserve-relay")
     shell("node4", f"head -c {size // 2} {FOLDER}/{name} > {FOLDER}/.rackserve-relay/{name}.part")
+    # Whole by its size, of another revision by its content.
+    other = manifest()["files"]["config.json"]["size"]
+    shell("node4", f"head -c {other} /dev/zero > {FOLDER}/.rackserve-relay/config.json; rm -f {FOLDER}/config.json")
     shell("node4", f"rm -f {FOLDER}/{name} {FOLDER}/READY")
     must("copy-weights")
-    assert shell("node4", f"sha256sum {FOLDER}/{name}").split()[0] == manifest()["files"][name]["sha256"]
+    for one in (name, "config.json"):
+        assert shell("node4", f"sha256sum {FOLDER}/{one}").split()[0] == manifest()["files"][one]["sha256"]
 
 
 def test_rsync_remains_by_name() -> None:

@@ -112,6 +112,7 @@ class Fetcher:
         self._queue: queue.Queue[str] = queue.Queue()
         self._errors: list[Exception] = []
         self.resent: list[str] = []
+        self.kept: list[str] = []
         self.received: dict[str, int] = {}
 
     def run(self, streams: int) -> None:
@@ -189,19 +190,24 @@ class Fetcher:
     def _attempt(self, connection: _Connection, name: str, path: Path) -> str:
         """Go on with a file until it is WHOLE; WRONG when its digest was, AGAIN when the other side began it again.
 
-        What an earlier attempt left is read and hashed again, and the rest asked for. Raises WireError, OSError.
+        What an earlier attempt left is read and hashed again, and the rest asked for: nothing where it is all there and
+        right, all where it is all there and wrong. Raises WireError, OSError.
         """
         file = self._shelf.files[name]
         digest = hashlib.sha256()
         descriptor = os.open(str(path), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         with open(descriptor, "r+b", buffering=0) as stream:  # noqa: PTH123 - a descriptor
-            there = _hash_prefix(stream, digest, file.size)
+            there = _hash_prefix(stream, digest, file.size, self._reads)
+            right = there == file.size and digest.hexdigest() == file.sha256
+            if there == file.size and not right:
+                digest, there = hashlib.sha256(), 0
             stream.truncate(there)
             stream.seek(there)
             self._shelf.begin(name, path, there)
-            with _on_the_wire():
-                wire.ask(connection.socket, name, there)
-            ended = self._receive(connection, name, stream, digest)
+            if right:
+                self.kept.append(name)
+                self._count(file.size)
+            ended = right or self._ask(connection, name, stream, digest)
             if not ended or stream.tell() != file.size or digest.hexdigest() != file.sha256:
                 stream.truncate(0)
                 self._shelf.begin(name, path, 0)
@@ -210,6 +216,16 @@ class Fetcher:
             os.fsync(stream.fileno())
         self._shelf.finish(name, path.with_name(path.name[: -len(PART)]))
         return WHOLE
+
+    def _reads(self) -> None:
+        """Reading what is there takes its time; neither we nor those behind are to take it for silence."""
+        self._shelf.gets_on()
+        self._parents.gets_on()
+
+    def _ask(self, connection: _Connection, name: str, stream: Any, digest: Any) -> bool:
+        with _on_the_wire():
+            wire.ask(connection.socket, name, stream.tell())
+        return self._receive(connection, name, stream, digest)
 
     def _receive(self, connection: _Connection, name: str, stream: Any, digest: Any) -> bool:
         """Write and hash what comes until the file ends; False when the other side began the file again."""
@@ -281,8 +297,8 @@ class _Connection:
         self.socket = self.parent = None
 
 
-def _hash_prefix(stream: Any, digest: Any, size: int) -> int:
-    """Hash what is there of a file of ``size`` bytes; how many bytes that is."""
+def _hash_prefix(stream: Any, digest: Any, size: int, reads: Callable[[], None]) -> int:
+    """Hash what is there of a file of ``size`` bytes; how many bytes that is. ``reads`` is told of every piece."""
     there = 0
     while there < size:
         piece = stream.read(min(_READ, size - there))
@@ -290,4 +306,5 @@ def _hash_prefix(stream: Any, digest: Any, size: int) -> int:
             break
         digest.update(piece)
         there += len(piece)
+        reads()
     return there

@@ -79,8 +79,8 @@ class Node:
         settings, started, began = self.settings, time.monotonic(), time.time()
         missing = self.shelf.missing()
         total = sum(settings.files[name].size for name in settings.wanted)
-        kept = total - sum(settings.files[name].size for name in missing)
-        self.report.phase("receiving", total, "B", kept)
+        self.report.phase("receiving", total, "B")
+        kept: list[str] = []
         result: dict[str, Any] = {"resent": [], "left": {}, "received": {}}
         if missing and settings.fed:
             self._await(missing)
@@ -97,15 +97,17 @@ class Node:
                 count=self.report.add,
             )
             fetcher.run(settings.streams)
+            kept = fetcher.kept
             result = {"resent": fetcher.resent, "left": parents.left, "received": fetcher.received}
         self.report.end()
-        size = sum(settings.files[name].size for name in missing)
+        came = [name for name in missing if name not in kept]
+        size = sum(settings.files[name].size for name in came)
         seconds = round(time.monotonic() - started, 3)
-        told = {"files": missing, "bytes": size, "seconds": seconds, "began": began, "ended": time.time()}
+        told = {"files": came, "bytes": size, "seconds": seconds, "began": began, "ended": time.time()}
         return {**told, "proven": self.proven(), **result}
 
     def proven(self) -> dict[str, list[int]]:
-        """{name: [size, modification time in ns]} of the wanted files that were hashed here."""
+        """{name: [size, modification time in ns]} of the wanted files: `bring` hashed each of them."""
         folder = self.settings.folder if self.settings.fed else self.settings.staging
         states = {name: (folder / name).stat() for name in self.settings.wanted} if folder else {}
         return {name: [state.st_size, state.st_mtime_ns] for name, state in states.items()}

@@ -44,7 +44,8 @@ class Shelf:
     """All files of one manifest; safe for several threads.
 
     ``folder`` has what was there before, ``staging`` gets what comes: NAME.part while it arrives, NAME when its digest
-    is right and it is on disk. Names come from the manifest alone, which `parse_manifest` has checked.
+    is right and it is on disk. Names come from the manifest alone, which `parse_manifest` has checked. What an earlier
+    copy left in ``staging`` counts for nothing until it is hashed here: it may be of another manifest, or rotten.
     """
 
     def __init__(self, folder: Path, staging: Path | None, files: dict[str, File], wanted: Iterable[str]) -> None:
@@ -58,9 +59,7 @@ class Shelf:
             if name not in lacking:
                 self._places[name] = _Place(folder / name, file.size, True)
                 continue
-            staged = staging / name if staging else None
-            whole = staged is not None and _size(staged) == file.size
-            self._places[name] = _Place(staged if whole else None, file.size if whole else 0, whole)
+            self._places[name] = _Place(None, 0, False)
 
     def missing(self) -> list[str]:
         """Files that are not whole, in the order in which every host of a chain brings them."""
@@ -86,11 +85,14 @@ class Shelf:
             self._progress += 1
 
     def partial(self, name: str) -> Path:
-        """Where ``name`` arrives; its folder is made. Raises OSError."""
+        """Where ``name`` arrives, with what an earlier copy left of it; its folder is made. Raises OSError."""
         if self._staging is None:
             raise ShelfError(f"{name} cannot be received here: this host only serves")
-        path = self._staging / (name + PART)
+        staged = self._staging / name
+        path = staged.with_name(staged.name + PART)
         path.parent.mkdir(parents=True, exist_ok=True, mode=FOLDER_MODE)
+        if _size(staged) == self.files[name].size:
+            staged.replace(path)
         return path
 
     def begin(self, name: str, path: Path, there: int) -> None:

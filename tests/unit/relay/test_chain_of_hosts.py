@@ -56,6 +56,33 @@ def test_a_partial_file_with_other_content_is_fetched_anew(chain: Chain) -> None
     assert chain.staged(first) == chain.staged(second) == chain.content
 
 
+@pytest.mark.parametrize("left", ["model-2.safetensors", "model-2.safetensors.part"])
+def test_a_whole_file_of_another_revision_or_with_rot_is_not_taken_over(chain: Chain, left: str) -> None:
+    """Same name, same size: only its digest tells."""
+    chain.model("host0")
+    name = "model-2.safetensors"
+    rotten = chain.content[name][:-1] + bytes([chain.content[name][-1] ^ 1])
+    chain.write(chain.folder / "host1/staging", {left: rotten, "model-1.safetensors": b"A" * 700_000})
+    first = chain.node(1, [chain.node(0)])
+    assert first.shelf.staged() == []
+    second = chain.node(2, [first])
+    said = chain.bring(first, second)
+    assert chain.staged(first) == chain.staged(second) == chain.content
+    assert said[0]["received"] == {"host0": TOTAL}
+    assert {name, "model-1.safetensors"} <= set(said[0]["files"])
+
+
+def test_whole_files_of_an_earlier_copy_are_passed_on_once_they_are_hashed(chain: Chain) -> None:
+    chain.write(chain.folder / "host0", {})
+    chain.write(chain.folder / "host1/staging", chain.content)
+    first = chain.node(1, [chain.node(0)])
+    second = chain.node(2, [first])
+    said = chain.bring(first, second)
+    assert chain.staged(second) == chain.content
+    assert (said[0]["files"], said[0]["bytes"], said[0]["received"]) == ([], 0, {})
+    assert set(said[0]["proven"]) == set(chain.files)
+
+
 def test_more_than_the_file_was_left_behind(chain: Chain) -> None:
     chain.model("host0")
     name = "config.json"
