@@ -49,6 +49,15 @@ def test_no_play_gathers_facts_by_itself(path: Path) -> None:
             assert play.get("gather_facts") is False, play["name"]
 
 
+def test_repaired_weights_are_read_again_so_that_health_stops_naming_them() -> None:
+    """The check weights-damaged reads the last report: a later mark alone would not prove every file."""
+    *_, last = read_yaml(REPO / "playbooks/repair-weights.yml")
+    [task] = last["tasks"]
+    asked = task["ansible.builtin.systemd_service"]
+    assert asked == {"name": "rackserve-verify-weights.service", "state": "restarted", "no_block": True}
+    assert "not ansible_check_mode" in task["when"]
+
+
 def test_site_is_a_table_of_contents() -> None:
     for play in read_yaml(REPO / "playbooks/site.yml"):
         assert set(play) <= {"name", "ansible.builtin.import_playbook", "tags", "vars", "when"}
