@@ -37,13 +37,33 @@ def weights_spread(plan: Any, hostvars: Any) -> dict[str, dict[str, list[str]]]:
     return core.spread_of([{"name": name} for name in hosts_of], probes, lacking, hosts_of)
 
 
-def relay_chain(spread: Any, alive: Any, hosts: Any, fed: bool = False, sources: Any = ()) -> dict[str, Any]:
+def relay_chain(
+    spread: Any, alive: Any, hosts: Any, fed: bool = False, *, sources: Any = (), gone: Any = ()
+) -> dict[str, Any]:
     """{sources, receivers, feed, peers} of one model; ``hosts`` is the plan's list of {name, address}."""
     addresses = {str(host["name"]): str(host["address"] or "") for host in _plain(list(hosts))}
     try:
         return core.chain_of(
-            _plain(spread), _plain(list(alive)), addresses, fed=bool(fed), sources=_plain(list(sources))
+            _plain(spread),
+            _plain(list(alive)),
+            addresses,
+            fed=bool(fed),
+            sources=_plain(list(sources)),
+            gone=_plain(list(gone)),
         )
+    except core.ChainError as problem:
+        raise AnsibleFilterError(f"weights: {problem}") from problem
+
+
+def relay_refusals(asked: Any) -> dict[str, str]:
+    """{host: why} of the sources that did not do what a looped task asked of them."""
+    return core.refusals_of(_plain(dict(asked)).get("results", []))
+
+
+def relay_givers(chain: Any, refusals: Any) -> dict[str, Any]:
+    """The chain without the sources that did not start."""
+    try:
+        return core.givers_of(_plain(chain), _plain(dict(refusals)))
     except core.ChainError as problem:
         raise AnsibleFilterError(f"weights: {problem}") from problem
 
@@ -73,6 +93,8 @@ class FilterModule:
         return {
             "weights_spread": weights_spread,
             "relay_chain": relay_chain,
+            "relay_refusals": relay_refusals,
+            "relay_givers": relay_givers,
             "relay_parents": relay_parents,
             "relay_words": relay_words,
         }

@@ -50,24 +50,26 @@ def chain_of(
     *,
     fed: bool,
     sources: Sequence[str] = (),
+    gone: Sequence[str] = (),
     most_sources: int = 2,
 ) -> dict[str, Any]:
     """{sources, receivers, feed, peers}: hosts as {name, address}.
 
-    ``alive``: hosts of this run that have not failed. ``sources``: hosts that shall give; else those that are ready,
-    else the first that was not asked. Where none has the weights and ``fed``, the first receiver is fed by the
-    controller and gives to the others (``feed`` is its name). Raises ChainError.
+    ``alive``: hosts of this run that have not failed; ``gone``: those that have. ``sources``: hosts that shall give;
+    else those that are ready, else the first that was not asked. Where none has the weights and ``fed``, the first
+    receiver is fed by the controller and gives to the others (``feed`` is its name). Raises ChainError.
     """
     receivers = [host for host in spread.get("lacking", ()) if host in alive]
     givers = [host for host in sources if host not in receivers]
     if not givers:
-        givers = list(spread.get("ready", ()))[:most_sources]
+        givers = [host for host in spread.get("ready", ()) if host not in gone][:most_sources]
     feed = ""
+    unseen = [host for host in spread.get("unseen", ()) if host not in gone]
     if not givers and receivers:
         if fed:
             feed = receivers[0]
-        elif spread.get("unseen"):
-            givers = list(spread["unseen"])[:1]
+        elif unseen:
+            givers = unseen[:1]
         else:
             raise ChainError(
                 f"no host has these weights, and the controller is not their source: bring them to one of "
@@ -90,3 +92,23 @@ def parents_of(chain: Mapping[str, Any], host: str, port: int) -> list[dict[str,
     names = [one["name"] for one in chain["receivers"]]
     before = chain["receivers"][: names.index(host)] if host in names else []
     return [{**one, "port": port} for one in [*reversed(before), *chain["sources"]]]
+
+
+def refusals_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """{host: why} of the sources that did not do what they were asked; ``rows``: what Ansible noted of each."""
+    found = {}
+    for row in rows:
+        if row.get("unreachable") or row.get("msg"):
+            found[str(row["item"]["name"])] = " ".join(str(row.get("msg") or "it does not answer").split())
+    return found
+
+
+def givers_of(chain: Mapping[str, Any], refusals: Mapping[str, str]) -> dict[str, Any]:
+    """The chain without the sources that refused. Raises ChainError where it had some and none is left."""
+    left = [one for one in chain["sources"] if one["name"] not in refusals]
+    if chain["sources"] and not left:
+        said = "; ".join(f"{name}: {why}" for name, why in refusals.items())
+        raise ChainError(
+            f"no source gives these weights ({said}): mend one of them, or name another in model_store_sources"
+        )
+    return {**chain, "sources": left}

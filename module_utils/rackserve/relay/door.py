@@ -46,6 +46,14 @@ def open_for(run: Run, addresses: Sequence[str], timeout_s: int) -> str:
     return "opened"
 
 
+def closing(addresses: Sequence[str]) -> list[list[str]]:
+    """Commands that take ``addresses`` out, one for each family; what has gone by itself is added first, in one go."""
+    return [
+        ["nft", "; ".join(" ".join([verb, "element", *_TABLE, name, elements]) for verb in ("add", "delete"))]
+        for name, elements in _elements(addresses, None)
+    ]
+
+
 def close(run: Run, addresses: Sequence[str]) -> None:
     """Take ``addresses`` out again; one by one, since nft refuses all where one has gone by itself."""
     for address in sorted(set(addresses)):

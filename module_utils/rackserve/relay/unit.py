@@ -20,7 +20,7 @@ from ..progress.report import FINISHED, progress_of
 from ..progress.worker import RESULT, STATE, read_json, write_json
 from ..release.host import sync_directory
 from . import program
-from .door import Run, close, open_for
+from .door import Run, close, closing, open_for
 from .fetch import Patience
 from .shelf import PART
 
@@ -94,7 +94,7 @@ def settings_of(asked: Asked) -> dict[str, Any]:
         "wanted": sorted(set(asked.wanted) & set(files)) if asked.role != "source" else [],
         "address": asked.address,
         "port": asked.port,
-        "peers": [peer for peer in asked.peers if peer != asked.address],
+        "peers": _others(asked),
         "parents": asked.parents if asked.role == "receiver" else [],
         "fed": asked.role == "fed",
         "streams": asked.streams,
@@ -109,8 +109,11 @@ def parsed(manifest: str) -> dict[str, tuple[int, str]]:
     return parse_manifest(json.loads(manifest))
 
 
-def command(asked: Asked, code: str, module: str) -> list[str]:
-    """The command that starts the unit: no privileges, one folder to write, peers of the copy only."""
+def command(asked: Asked, code: str, module: str, opened: bool) -> list[str]:
+    """The command that starts the unit: no privileges, one folder to write, peers of the copy only.
+
+    ``opened``: the firewall was opened for it.
+    """
     receiver = asked.role == "receiver"
     who = [f"User={USER}", f"Group={USER}"] if receiver else ["DynamicUser=yes"]
     properties = [
@@ -136,6 +139,8 @@ def command(asked: Asked, code: str, module: str) -> list[str]:
             "SystemCallFilter=~@privileged @resources",
             "SystemCallErrorNumber=EPERM",
         ),
+        # As root: however the unit ends, and whether or not a controller is there to see it.
+        *(f'ExecStopPost=-+/usr/bin/env {nft} "{words}"' for nft, words in closing(_others(asked) if opened else [])),
         "InaccessiblePaths=-/etc/rackserve",
         "IPAddressDeny=any",
         f"IPAddressAllow={' '.join([asked.address, *asked.peers])}",
@@ -146,6 +151,10 @@ def command(asked: Asked, code: str, module: str) -> list[str]:
     program = [sys.executable, "-I", "-c", _START.format(program=module), code]
     options = ["--config", str(asked.work / CONFIG), "--token", f"/run/credentials/{asked.name}.service/{TOKEN}"]
     return [*words, "--", *program, *options, "--state", str(asked.state)]
+
+
+def _others(asked: Asked) -> list[str]:
+    return [peer for peer in asked.peers if peer != asked.address]
 
 
 def is_ready(asked: Asked) -> bool:
@@ -172,7 +181,7 @@ def start(asked: Asked, token: str, run: Run) -> dict[str, Any]:
     stop(asked, run)
     if asked.role == "receiver":
         _make_staging(asked)
-    door = open_for(run, [peer for peer in asked.peers if peer != asked.address], asked.longest_s)
+    door = open_for(run, _others(asked), asked.longest_s)
     asked.work.mkdir(parents=True, exist_ok=True)
     asked.work.chmod(0o755)
     write_json(asked.work / CONFIG, settings_of(asked))
@@ -184,10 +193,10 @@ def start(asked: Asked, token: str, run: Run) -> dict[str, Any]:
     secret.touch(mode=0o600)
     try:
         secret.write_text(token, encoding="utf-8")
-        status, out, err = run(
-            command(asked, path, module.replace(worker.__name__.rpartition("rackserve.")[2], _PROGRAM))
-        )
+        program_module = module.replace(worker.__name__.rpartition("rackserve.")[2], _PROGRAM)
+        status, out, err = run(command(asked, path, program_module, door == "opened"))
         if status != 0:
+            close(run, _others(asked))
             raise HostError(f"the relay's unit does not start: {' '.join((err or out).split())[:300]}")
     finally:
         secret.unlink()
@@ -259,7 +268,7 @@ def finish(asked: Asked, run: Run, owner: Owner | None = None) -> dict[str, Any]
     """
     outcome = read_json(asked.state / RESULT) or {}
     run(["systemctl", "stop", f"{asked.name}.service"])
-    close(run, [peer for peer in asked.peers if peer != asked.address])
+    close(run, _others(asked))
     proven = (outcome.get("result") or {}).get("proven") or {}
     taken = adopt(asked, proven, owner or (lambda path: shutil.chown(path, "root", asked.group)))
     for folder in (asked.work, asked.state):

@@ -35,6 +35,18 @@ def test_spread_chain_and_parents() -> None:
     assert parents == [{"name": "node1", "address": "10.0.0.1", "port": 8690}]
 
 
+def test_sources_that_refuse() -> None:
+    spread = {"ready": ["node1", "node3"], "lacking": ["node2"], "unseen": []}
+    chain = FILTERS["relay_chain"](spread, ["node2"], HOSTS, gone=["node3"])
+    assert [one["name"] for one in chain["sources"]] == ["node1"]
+    asked = {"results": [{"item": chain["sources"][0], "msg": "no"}]}
+    assert FILTERS["relay_refusals"](asked) == {"node1": "no"}
+    assert FILTERS["relay_refusals"]({"results": [], "skipped": True}) == {}
+    assert FILTERS["relay_givers"](chain, {}) == chain
+    with pytest.raises(AnsibleFilterError, match=r"weights: no source gives these weights \(node1: no\)"):
+        FILTERS["relay_givers"](chain, {"node1": "no"})
+
+
 def test_no_way_is_one_line() -> None:
     with pytest.raises(AnsibleFilterError, match="weights: no host has these weights"):
         FILTERS["relay_chain"]({"ready": [], "lacking": ["node2"], "unseen": []}, ["node2"], HOSTS)

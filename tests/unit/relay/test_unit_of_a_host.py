@@ -88,6 +88,9 @@ def test_a_unit_without_privileges_is_started_and_the_token_is_gone(asked: Asked
     for part in [*parts, "LoadCredential=token:", f"ReadWritePaths={asked.staging}", "rackserve-relay-tiny-v3"]:
         assert part in said
     settings = json.loads((asked.work / "relay.json").read_text())
+    peers = "relay4 { 10.0.0.1, 10.0.0.3 }"
+    close_it = f"add element inet rackserve {peers}; delete element inet rackserve {peers}"
+    assert f'--property=ExecStopPost=-+/usr/bin/env nft "{close_it}"' in words, "the port closes however the unit ends"
     assert settings["peers"] == ["10.0.0.1", "10.0.0.3"]
     assert settings["parents"] == asked.parents
     assert settings["staging"] == str(asked.staging)
@@ -104,6 +107,7 @@ def test_a_source_has_a_user_without_a_name_and_writes_nothing(asked: Asked) -> 
     assert step(source, "started", {"token": TOKEN}, run)["changed"] is False
     said = " ".join(run.of("systemd-run")[0])
     assert "DynamicUser=yes" in said
+    assert "ExecStopPost" not in said, "no firewall of ours was opened"
     assert "ReadWritePaths" not in said
     assert not asked.staging.exists()
     os.utime(asked.folder / "config.json")
@@ -123,6 +127,7 @@ def test_a_unit_that_does_not_start_says_why(asked: Asked) -> None:
     run = Commands(systemd_run=(1, "", "Failed to start: no"))
     with pytest.raises(HostError, match="does not start: Failed to start: no"):
         start(asked, TOKEN, run)
+    assert [words[1] for words in run.of("nft")][-2:] == ["delete", "delete"], "the firewall closes again"
     assert not (asked.work / "token").exists()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from rackserve.relay.chain import ChainError, chain_of, parents_of, spread_of
+from rackserve.relay.chain import ChainError, chain_of, givers_of, parents_of, refusals_of, spread_of
 
 ADDRESSES = {f"node{number}": f"10.0.0.{number}" for number in range(1, 6)}
 
@@ -59,6 +59,30 @@ def test_a_host_outside_the_run_is_asked_where_the_controller_has_nothing() -> N
     assert [one["name"] for one in chain["sources"]] == ["node1"]
     named = chain_of(spread, ["node5"], ADDRESSES, fed=False, sources=["node2"])
     assert [one["name"] for one in named["sources"]] == ["node2"]
+
+
+def test_a_host_that_failed_since_it_was_asked_gives_nothing() -> None:
+    spread = {"ready": ["node1", "node3", "node4"], "lacking": ["node2"], "unseen": ["node5"]}
+    chain = chain_of(spread, ["node2"], ADDRESSES, fed=False, gone=["node1"])
+    assert [one["name"] for one in chain["sources"]] == ["node3", "node4"]
+    with pytest.raises(ChainError, match="no host has these weights"):
+        chain_of(spread, ["node2"], ADDRESSES, fed=False, gone=["node1", "node3", "node4", "node5"])
+
+
+def test_a_source_that_does_not_start_is_passed_by_unless_it_was_the_last() -> None:
+    spread = {"ready": ["node1", "node3", "node4"], "lacking": ["node2"], "unseen": []}
+    chain = chain_of(spread, ["node2"], ADDRESSES, fed=False)
+    rows: list[dict[str, Any]] = [
+        {"item": chain["sources"][0], "failed": False, "msg": "it is not\nproven"},
+        {"item": chain["sources"][1], "door": "opened", "msg": ""},
+    ]
+    assert refusals_of(rows) == {"node1": "it is not proven"}
+    assert [one["name"] for one in parents_of(givers_of(chain, refusals_of(rows)), "node2", 1)] == ["node3"]
+    rows[1] = {"item": chain["sources"][1], "unreachable": True}
+    with pytest.raises(ChainError, match="node1: it is not proven; node3: it does not answer"):
+        givers_of(chain, refusals_of(rows))
+    fed = chain_of({"lacking": ["node2", "node3"]}, list(ADDRESSES), ADDRESSES, fed=True)
+    assert givers_of(fed, {}) == fed
 
 
 @pytest.mark.parametrize(
