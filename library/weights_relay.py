@@ -12,8 +12,8 @@ description:
   - O(state=started) opens the firewall to O(peers) and starts a transient unit without privileges, which goes on
     without a controller. O(state=followed) says how far it is. O(state=finished) ends it, closes the firewall and
     moves the proven files into O(path).
-  - O(state=marked) leaves a mark in O(path), O(state=looked) says whether another host's mark is seen there, because
-    both share one file system; O(state=unmarked) takes it away, and what an earlier copy left beside the files.
+  - O(state=marked) leaves this host's mark in O(path), O(state=looked) says whether another host's lies over it,
+    because both share one file system; O(state=unmarked) takes it away, and for V(fed) what an earlier copy left there.
 options:
   state:
     description: Which step.
@@ -40,7 +40,7 @@ options:
     elements: dict
     default: []
   token: {description: What all hosts of this copy know and nobody else; made anew for each., type: str, default: ""}
-  nonce: {description: Content of the mark., type: str, default: ""}
+  nonce: {description: "Content of the mark, another for each host.", type: str, default: ""}
   group: {description: Group of the model's files., type: str, default: vllm}
   streams: {description: Files at a time., type: int, default: 4}
   limit_mib_s: {description: MiB a second that this host sends at most; 0 is no limit., type: float, default: 0}
@@ -70,7 +70,7 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-shared: {description: Another host's mark is seen here., type: bool, returned: state is looked, sample: false}
+shared: {description: Another host's mark lies over ours., type: bool, returned: state is looked, sample: false}
 door:
   description: C(opened), or C(unfiltered) where no firewall of ours filters the port.
   type: str

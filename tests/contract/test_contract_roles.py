@@ -191,6 +191,9 @@ def test_sources_of_weights_are_ended_whatever_becomes_of_a_copy() -> None:
         for task in chain[part]
         if "ansible.builtin.include_tasks" in task
     ]
+    names = [task["name"].partition(" | ")[2] for task in chain["block"]]
+    assert names[:2] == ["Leave a mark", "Leave it over others where the controller is going to feed this host"]
+    assert "when" not in chain["block"][0], "hosts that share one file system are found where a source feeds, too"
     assert includes == [
         ("block", "relay-sources.yml", "started"),
         ("block", "relay-receive.yml", None),

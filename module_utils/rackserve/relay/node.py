@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import hashlib
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +19,9 @@ from .fetch import Fetcher, Parent, Parents, Patience, RelayError
 from .serve import Limiter, Server
 from .shelf import PART, File, Shelf
 
+LOCK = ".rackserve-relay-lock"
 _LOOK_EVERY_S = 0.5
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 _READ = 1 << 22
 
 
@@ -172,12 +176,35 @@ def _digest(path: Path) -> str:
     return total.hexdigest()
 
 
+@contextlib.contextmanager
+def held(staging: Path) -> Iterator[None]:
+    """Have the staging folder alone, of all hosts that see it: a unit of an earlier run may still be at work there.
+
+    A file system without locks is left to the mark of the run. Raises RelayError, OSError.
+    """
+    descriptor = os.open(str(staging / LOCK), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as taken:
+            raise RelayError(
+                f"another host writes to {staging}, which is on one file system for both: wait until its copy ends, "
+                "then run again"
+            ) from taken
+        except OSError as problem:
+            if problem.errno not in _NO_LOCKS:
+                raise
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def clear_stray(staging: Path, names: set[str]) -> list[str]:
     """Remove what lies in the staging folder and belongs to none of ``names``; what was removed."""
     stray = []
     for path in sorted(staging.rglob("*")):
         name = str(path.relative_to(staging))
-        known = name in names or (name.endswith(PART) and name[: -len(PART)] in names)
+        known = name in names or name == LOCK or (name.endswith(PART) and name[: -len(PART)] in names)
         if path.is_symlink() or (not path.is_dir() and not known):
             path.unlink()
             stray.append(name)

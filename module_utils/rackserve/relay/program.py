@@ -8,6 +8,7 @@ Writes state.json while it works and result.json when this host has everything, 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from pathlib import Path
 from ..progress.report import Report
 from ..progress.worker import RESULT, STATE, write_json
 from .fetch import RelayError
-from .node import Node, clear_stray, read_settings
+from .node import Node, clear_stray, held, read_settings
 from .shelf import ShelfError
 
 _SHORTEST_TOKEN = 32
@@ -35,12 +36,13 @@ def work(config: Path, token: Path, state: Path) -> int:
     report = Report(state / STATE)
     try:
         settings = read_settings(json.loads(config.read_text("utf-8")))
-        if settings.staging:
-            clear_stray(settings.staging, set(settings.wanted))
-        node = Node(settings, read_token(token), report)
-        report.phase("waiting for the host before")
-        with report.kept():
-            result = node.bring()
+        with held(settings.staging) if settings.staging else contextlib.nullcontext():
+            if settings.staging:
+                clear_stray(settings.staging, set(settings.wanted))
+            node = Node(settings, read_token(token), report)
+            report.phase("waiting for the host before")
+            with report.kept():
+                result = node.bring()
         write_json(state / RESULT, {"result": result, "step_s": report.step_s})
     except (RelayError, ShelfError, OSError, ValueError, KeyError, TypeError) as problem:
         readable = isinstance(problem, (RelayError, ShelfError, OSError))

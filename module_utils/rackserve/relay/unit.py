@@ -302,14 +302,17 @@ def write_nonce(folder: Path, nonce: str) -> None:
     (folder / NONCE).write_text(nonce, encoding="utf-8")
 
 
-def sees_nonce(folder: Path, nonce: str) -> bool:
-    """Whether the mark of another host is here: one file system, nothing to copy."""
+def is_shared(folder: Path, nonce: str) -> bool:
+    """Whether another host left its mark over ours: one file system, and that host copies. Raises HostError."""
     try:
         # Reading the folder makes a network file system ask its server.
-        there = any(path.name == NONCE for path in folder.iterdir())
-        return there and (folder / NONCE).read_text("utf-8") == nonce
-    except OSError:
-        return False
+        list(folder.iterdir())
+        return (folder / NONCE).read_text("utf-8") != nonce
+    except OSError as gone:
+        raise HostError(
+            f"the mark of this copy is gone from {folder} ({gone.strerror}): another run works there, wait for its end "
+            "and run again"
+        ) from gone
 
 
 def remove_nonce(folder: Path) -> None:
@@ -324,11 +327,12 @@ def step(asked: Asked, state: str, given: Mapping[str, Any], run: Run) -> dict[s
         write_nonce(asked.folder, given["nonce"])
         return {"changed": False}
     if state == "looked":
-        return {"changed": False, "shared": sees_nonce(asked.folder, given["nonce"])}
+        return {"changed": False, "shared": is_shared(asked.folder, given["nonce"])}
     if state == "unmarked":
         remove_nonce(asked.folder)
-        # Of an earlier run, in which this host was to get its files from another.
-        _remove(asked.staging)
+        if asked.role == "fed":
+            # Of an earlier run, in which this host was to get its files from another.
+            _remove(asked.staging)
         return {"changed": False}
     if state == "started":
         return {"changed": asked.role == "receiver", **start(asked, given["token"], run)}

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from rackserve.relay.fetch import Parent, Parents, Patience, RelayError
-from rackserve.relay.node import clear_stray
+from rackserve.relay.node import LOCK, clear_stray, held
 from rackserve.relay.program import main
 from rackserve.relay.serve import Limiter
 from relay_support import PEERS, TOKEN, Chain
@@ -60,7 +63,7 @@ def test_it_brings_everything_says_so_and_ends(chain: Chain, tmp_path: Path) -> 
     assert "config.json" not in result["files"], "all of it was there, and its digest is right"
     lying = {str(one.relative_to(chain.folder / "host1/staging")) for one in (chain.folder / "host1/staging").rglob("*")
              if one.is_file()}  # fmt: skip
-    assert lying == set(chain.files)
+    assert lying == {*chain.files, LOCK}
 
 
 def test_what_goes_wrong_is_a_result_too(chain: Chain, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -76,6 +79,28 @@ def test_what_goes_wrong_is_a_result_too(chain: Chain, tmp_path: Path, capsys: p
     assert "there is no host to get the weights from" in said(tmp_path)["error"]
     assert run(tmp_path, settings_of(chain, 1, address="192.0.2.1")) == 1
     assert "Cannot assign requested address" in said(tmp_path)["error"]
+
+
+def test_one_file_system_has_one_writer(chain: Chain, tmp_path: Path) -> None:
+    """A unit of a run whose controller was killed goes on; another host must not cut what it writes."""
+    chain.model("host0")
+    chain.node(0)
+    staging = chain.write(chain.folder / "host1/staging", {"model-1.safetensors.part": b"1", "stray": b"1"})
+    with held(staging):
+        assert run(tmp_path, settings_of(chain, 1)) == 1
+        assert f"another host writes to {staging}" in said(tmp_path)["error"]
+        assert (staging / "stray").exists()
+    assert run(tmp_path, settings_of(chain, 1)) == 0
+    assert (staging / "model-1.safetensors").read_bytes() == chain.content["model-1.safetensors"]
+
+
+def test_a_file_system_without_locks_is_used_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fcntl, "flock", fails := Mock(side_effect=OSError(errno.ENOLCK, "No locks available")))
+    with held(tmp_path):
+        assert fails.called
+    fails.side_effect = OSError(errno.EIO, "broken")
+    with pytest.raises(OSError, match="broken"), held(tmp_path):
+        pass
 
 
 def test_a_file_is_passed_on_as_soon_as_it_was_brought(

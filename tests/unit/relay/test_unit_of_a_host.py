@@ -192,13 +192,18 @@ def test_what_is_not_proven_stays_where_it_is(asked: Asked) -> None:
 
 
 def test_the_mark_of_a_shared_file_system(asked: Asked) -> None:
-    assert step(asked, "looked", {"nonce": "a"}, Commands()) == {"changed": False, "shared": False}
+    with pytest.raises(HostError, match="the mark of this copy is gone"):
+        step(asked, "looked", {"nonce": "a"}, Commands())
     step(asked, "marked", {"nonce": "a"}, Commands())
+    assert step(asked, "looked", {"nonce": "a"}, Commands()) == {"changed": False, "shared": False}
+    # Another host, of the same folder: the last mark is that of the host that copies.
+    step(asked, "marked", {"nonce": "b"}, Commands())
     assert step(asked, "looked", {"nonce": "a"}, Commands())["shared"] is True
     assert step(asked, "looked", {"nonce": "b"}, Commands())["shared"] is False
     write(asked.staging, ["config.json"])
     step(asked, "unmarked", {}, Commands())
-    assert step(asked, "looked", {"nonce": "a"}, Commands())["shared"] is False
+    assert list(asked.folder.iterdir()) == [asked.staging], "the next run goes on with it"
+    step(asked._replace(role="fed"), "unmarked", {}, Commands())
     assert list(asked.folder.iterdir()) == []
 
 
