@@ -150,14 +150,16 @@ def decide(
     states: Mapping[str, State],
     enabled: Mapping[str, Iterable[str]],
     *,
+    targets: Mapping[str, Sequence[str]],
     out: Sequence[str],
     most_out: int,
     now_s: float,
 ) -> list[Decision]:
     """A decision for every finding that has a ladder; at most one is more than an alert: one host at a time.
 
-    A host that is being worked on comes before one that still serves. ``out`` names hosts that are out of service
-    already, by whomever; a further one is drained only while there are fewer than ``most_out``.
+    A host that is being worked on comes before one that still serves. ``targets`` are every host's servers
+    (targets_of); ``out`` names hosts that are out of service already, by whomever; a further one is drained only while
+    there are fewer than ``most_out``.
     """
     found = [
         next_step(host, finding, states.get(host, State()), enabled.get(host, ()), now_s)
@@ -178,8 +180,29 @@ def decide(
         else:
             told.append(one)
     named = {one.host for one in told}
-    mended = [host for host in results if host not in named and OPERATION in states.get(host, State()).drained_by]
-    return told + [Decision(host, HAND_OVER, "drained", "host", MENDED) for host in mended]
+    ours = [host for host in results if host not in named and OPERATION in states.get(host, State()).drained_by]
+    return told + [_end(host, results, targets) for host in ours]
+
+
+def _end(host: str, results: Mapping[str, Mapping[str, Any]], targets: Mapping[str, Sequence[str]]) -> Decision:
+    """Hand a host over that the ladder drained, where nothing stands against it or those that share its servers."""
+    mine = set(targets.get(host, ()))
+    sharing = [host, *sorted(other for other in targets if other != host and mine.intersection(targets[other]))]
+    ill = [f"{other}: {why}" for other, why in ((name, _ill(results.get(name))) for name in sharing) if why]
+    if ill:
+        return Decision(host, ALERT, "drained", "host", "the ladder drained it", f"not mended yet, {'; '.join(ill)}")
+    return Decision(host, HAND_OVER, "drained", "host", MENDED)
+
+
+def _ill(result: Mapping[str, Any] | None) -> str:
+    """Why a host does not count as mended, whether the ladder has a step for it or not; empty where it does."""
+    if result is None:
+        return "nothing is known of it"
+    worst = next((one for one in result["findings"] if one["severity"] == CRITICAL), None)
+    if worst:
+        return f"{worst['id']} on {worst['subject']}: {worst['seen']}"
+    unread = [str(one["id"]) for one in result.get("unknown") or ()]
+    return f"{', '.join(unread)} could not be read" if unread else ""
 
 
 def state_of(seen: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> State:

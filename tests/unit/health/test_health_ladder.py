@@ -135,7 +135,7 @@ def test_a_line_of_the_log_that_is_older_than_the_step_is_no_reason_for_another(
 
 def decided(states: Mapping[str, State], out: list[str], most_out: int = 1) -> list[Decision]:
     results = {host: {"findings": [finding()]} for host in states}
-    return decide(results, states, dict.fromkeys(states, ALL), out=out, most_out=most_out, now_s=NOW)
+    return decide(results, states, dict.fromkeys(states, ALL), targets={}, out=out, most_out=most_out, now_s=NOW)
 
 
 def test_one_host_at_a_time() -> None:
@@ -151,9 +151,41 @@ def test_one_host_at_a_time() -> None:
 
 
 def test_a_host_that_is_well_again_stays_drained_and_is_told() -> None:
-    (one,) = decide({"a": {"findings": []}}, {"a": OURS}, {}, out=["a"], most_out=1, now_s=NOW)
+    (one,) = ended({"a": {"findings": [finding(severity="warning")], "unknown": []}})
     assert (one.step, one.why) == ("hand_over", MENDED)
     assert lines([one]) == [f"a: drained on host: {MENDED}: next step hand_over"]
+
+
+def ended(results: dict[str, Any], targets: Mapping[str, list[str]] | None = None) -> list[Decision]:
+    shared = {"a": ["be/r0"], **(targets or {})}
+    states = {host: OURS for host in results if "be/r0" in shared[host]}
+    return decide(results, states, dict.fromkeys(states, ALL), targets=shared, out=["a"], most_out=1, now_s=NOW)
+
+
+@pytest.mark.parametrize(
+    ("findings", "unknown", "words"),
+    [
+        ([finding("driver-versions")], [], "driver-versions on host: bad"),
+        ([finding("gpu-xid", cause="driver-versions")], [], "gpu-xid on host: bad"),
+        ([], [{"id": "gpu-lost", "why": "NVML", "caused_by": ""}], "gpu-lost could not be read"),
+    ],
+)
+def test_what_the_ladder_has_no_step_for_is_not_mended(
+    findings: list[dict[str, Any]], unknown: list[dict[str, Any]], words: str
+) -> None:
+    (one,) = ended({"a": {"findings": findings, "unknown": unknown}})
+    assert (one.step, one.held) == ("alert", f"not mended yet, a: {words}")
+
+
+def test_a_host_is_handed_over_with_those_that_share_its_servers() -> None:
+    well = {"findings": [], "unknown": []}
+    sick, head = ended({"a": well, "b": {"findings": [finding()], "unknown": []}}, {"b": ["be/r0"]})
+    assert (sick.host, sick.step) == ("b", "restart_fabric_manager")
+    assert (head.host, head.step, head.held) == ("a", "alert", "not mended yet, b: fabric-state on host: bad")
+    (one,) = ended({"a": well}, {"b": ["be/r0"]})
+    assert (one.step, one.held) == ("alert", "not mended yet, b: nothing is known of it")
+    assert [one.step for one in ended({"a": well, "b": well}, {"b": ["be/r0"]})] == ["hand_over", "hand_over"]
+    assert [one.step for one in ended({"a": well}, {"b": ["be/r1"]})] == ["hand_over"]
 
 
 def test_targets_are_those_of_the_host_and_of_its_groups() -> None:
