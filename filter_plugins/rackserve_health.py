@@ -46,7 +46,6 @@ def health_decisions(hostvars: Any, servers: Any, instances: Any, most_out: Any 
     rows, planned = json.loads(json.dumps([list(servers), list(instances)]))
     results = health_results(hostvars)
     by_key = {f"{row['backend']}/{row['slot']}": row for row in rows}
-    host_of = {one["gateway_target"]: one["host"] for one in planned if one.get("gateway_target")}
     hosts = {*results, *(one["host"] for one in planned)}
     targets = {host: [key for key in ladder.targets_of(host, planned) if key in by_key] for host in hosts}
     states, enabled = {}, {}
@@ -56,15 +55,15 @@ def health_decisions(hostvars: Any, servers: Any, instances: Any, most_out: Any 
         wanted = hostvars[host].get("act_on_health_steps") or {}
         enabled[host] = [str(name) for name, on in dict(wanted).items() if on]
     # Engines that the checks took out count too: a host that is down is out.
-    out = sorted({host_of[key] for key, row in by_key.items() if key in host_of and _is_out(row)})
+    away = {key for keys in targets.values() for key in keys if _is_out(by_key[key])}
     decisions = ladder.decide(
-        results, states, enabled, targets=targets, out=out, most_out=int(most_out), now_s=time.time()
+        results, states, enabled, targets=targets, away=away, most_out=int(most_out), now_s=time.time()
     )
     return [dict(decision._asdict()) for decision in decisions]
 
 
 def _is_out(row: dict[str, Any]) -> bool:
-    return row["admin"] != "ready" or not str(row["status"]).startswith("UP")
+    return row["admin"] != "ready" or not str(row["status"]).startswith(("UP", "no check"))
 
 
 def health_decision_lines(decisions: Any) -> list[str]:

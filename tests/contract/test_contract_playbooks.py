@@ -69,3 +69,9 @@ def test_a_sample_inventory_explains_its_four_groups(sample: str) -> None:
 def test_a_sample_decides_in_one_place(sample: str) -> None:
     path = REPO / "inventories" / sample / "group_vars/all/cluster.yml"
     assert set(read_yaml(path)) == {"cluster"}
+
+
+def test_the_ladder_drains_by_what_it_decided() -> None:
+    plays = {play["name"]: play for play in read_yaml(REPO / "playbooks/act-on-health.yml")}
+    (task,) = plays["Act"]["tasks"]
+    assert "act_on_health_step.others_out" in task["vars"]["vllm_others_out"]

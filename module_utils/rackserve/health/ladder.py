@@ -72,7 +72,10 @@ class State(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """The next step on a host, and why; ``step`` is `alert` where nothing is done, ``held`` then says why not."""
+    """The next step on a host, and why; ``step`` is `alert` where nothing is done, ``held`` then says why not.
+
+    ``others_out``: how many other servers of its backends may be out while it is drained; -1 does not ask.
+    """
 
     host: str
     step: str
@@ -80,6 +83,7 @@ class Decision(NamedTuple):
     subject: str
     why: str
     held: str = ""
+    others_out: int = -1
 
 
 def ladder_of(finding: Mapping[str, Any]) -> tuple[str, ...]:
@@ -151,34 +155,37 @@ def decide(
     enabled: Mapping[str, Iterable[str]],
     *,
     targets: Mapping[str, Sequence[str]],
-    out: Sequence[str],
+    away: Iterable[str],
     most_out: int,
     now_s: float,
 ) -> list[Decision]:
     """A decision for every finding that has a ladder; at most one is more than an alert: one host at a time.
 
     A host that is being worked on comes before one that still serves. ``targets`` are every host's servers
-    (targets_of); ``out`` names hosts that are out of service already, by whomever; a further one is drained only while
-    there are fewer than ``most_out``.
+    (targets_of), ``away`` those out of service already, by whomever. A host that has one in service is drained only
+    while fewer than ``most_out`` others are out.
     """
+    lost = frozenset(away)
     found = [
         next_step(host, finding, states.get(host, State()), enabled.get(host, ()), now_s)
         for host, result in results.items()
         for finding in result["findings"]
         if ladder_of(finding)
     ]
-    found.sort(key=lambda one: (one.step == ALERT, one.host not in out))
+    found.sort(key=lambda one: (one.step == ALERT, not _gone(targets.get(one.host, ()), lost)))
     told: list[Decision] = []
     for one in found:
-        gone = sorted(host for host in out if host != one.host)
+        gone = _out_beside(one.host, targets, lost)
         if one.step != ALERT and any(other.step != ALERT for other in told):
             told.append(one._replace(step=ALERT, held="one host and one step at a time: run this again"))
-        elif one.step == DRAIN and one.host not in out and len(gone) >= most_out:
+        elif one.step != DRAIN or _gone(targets.get(one.host, ()), lost):
+            told.append(one)
+        elif len(gone) >= most_out:
             told.append(
                 one._replace(step=ALERT, held=f"{', '.join(gone)} is out already, at most {most_out} at a time")
             )
         else:
-            told.append(one)
+            told.append(one._replace(others_out=_lost_mates(targets.get(one.host, ()), lost)))
     named = {one.host for one in told}
     ours = [host for host in results if host not in named and OPERATION in states.get(host, State()).drained_by]
     return told + [_end(host, results, targets) for host in ours]
@@ -203,6 +210,29 @@ def _ill(result: Mapping[str, Any] | None) -> str:
         return f"{worst['id']} on {worst['subject']}: {worst['seen']}"
     unread = [str(one["id"]) for one in result.get("unknown") or ()]
     return f"{', '.join(unread)} could not be read" if unread else ""
+
+
+def _gone(mine: Sequence[str], away: frozenset[str]) -> bool:
+    """Whether a host has servers and none of them is in service: a drain takes nothing from anybody."""
+    return bool(mine) and away.issuperset(mine)
+
+
+def _out_beside(host: str, targets: Mapping[str, Sequence[str]], away: frozenset[str]) -> list[str]:
+    """Other hosts with servers that are out and do not end with this one; those that share such a server are one."""
+    lost = {other: away.intersection(theirs).difference(targets.get(host, ())) for other, theirs in targets.items()}
+    counted: set[str] = set()
+    found = []
+    for other in sorted(lost, key=lambda name: (-len(lost[name]), name)):
+        if lost[other] and not counted.intersection(lost[other]):
+            found.append(f"{other} ({', '.join(sorted(lost[other]))})")
+        counted |= lost[other]
+    return found
+
+
+def _lost_mates(mine: Sequence[str], away: frozenset[str]) -> int:
+    """How many servers of the same backends are out beside these."""
+    backends = {key.rpartition("/")[0] for key in mine}
+    return sum(key.rpartition("/")[0] in backends for key in away.difference(mine))
 
 
 def state_of(seen: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> State:

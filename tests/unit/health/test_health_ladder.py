@@ -133,9 +133,18 @@ def test_a_line_of_the_log_that_is_older_than_the_step_is_no_reason_for_another(
     assert step(state, check="gpu-xid", seen="Xid 109 30 s ago: ctx")[0] == "reboot"
 
 
-def decided(states: Mapping[str, State], out: list[str], most_out: int = 1) -> list[Decision]:
+ENGINES = {host: [f"be/{host}{number}" for number in range(4)] for host in "abc"}
+
+
+def decided(
+    states: Mapping[str, State],
+    away: list[str],
+    most_out: int = 1,
+    targets: Mapping[str, list[str]] = ENGINES,
+) -> list[Decision]:
     results = {host: {"findings": [finding()]} for host in states}
-    return decide(results, states, dict.fromkeys(states, ALL), targets={}, out=out, most_out=most_out, now_s=NOW)
+    enabled = dict.fromkeys(states, ALL)
+    return decide(results, states, enabled, targets=targets, away=away, most_out=most_out, now_s=NOW)
 
 
 def test_one_host_at_a_time() -> None:
@@ -143,11 +152,31 @@ def test_one_host_at_a_time() -> None:
     first, second = decided({"a": serving, "b": serving}, [])
     assert (first.step, second.step) == ("drain", "alert")
     assert "one host and one step at a time" in second.held
-    (first, second) = decided({"a": serving, "b": OURS}, ["b"])
+    (first, second) = decided({"a": serving, "b": OURS}, ENGINES["b"])
     assert (first.host, first.step, second.step) == ("b", "restart_fabric_manager", "alert")
-    (only,) = decided({"a": serving}, ["c"])
-    assert only.step == "alert" and "c is out already, at most 1" in only.held
-    assert decided({"a": serving}, ["c"], 2)[0].step == "drain"
+    (only,) = decided({"a": serving}, ["be/c0"])
+    assert only.step == "alert" and "c (be/c0) is out already, at most 1" in only.held
+    assert decided({"a": serving}, ["be/c0"], 2)[0].step == "drain"
+
+
+def test_a_host_of_which_something_serves_is_not_drained_beside_one_that_is_out() -> None:
+    (one,) = decided({"b": State(serving=("be/b1",))}, [*ENGINES["a"], "be/b0"])
+    assert one.step == "alert" and "a (be/a0, be/a1, be/a2, be/a3) is out already" in one.held
+    (one,) = decided({"b": State(serving=("be/b1",))}, ["be/b0"])
+    assert (one.step, one.others_out) == ("drain", 0)
+    (one,) = decided({"b": State(serving=("be/b1",))}, ["be/a0", "be/a1", "other/x"], 2)
+    assert (one.step, one.others_out) == ("drain", 2), "those of its own backends"
+    (one,) = decided({"b": State(serving=("be/b1",))}, [*ENGINES["a"], *ENGINES["b"]])
+    assert (one.step, one.others_out) == ("drain", -1), "nothing of it serves: a drain takes nothing away"
+
+
+def test_hosts_of_one_engine_count_as_one() -> None:
+    groups = {"a": ["be/r0"], "b": ["be/r0"], "c": ["be/r1"], "d": ["be/r1"]}
+    (worker,) = decided({"b": State(serving=("be/r0",))}, ["be/r0"], targets=groups)
+    assert worker.step == "drain", "its head is out because of it"
+    (other,) = decided({"c": State(serving=("be/r1",))}, ["be/r0"], targets=groups)
+    assert other.step == "alert" and "a (be/r0) is out already" in other.held
+    assert decided({"c": State(serving=("be/r1",))}, ["be/r0"], 2, groups)[0].step == "drain"
 
 
 def test_a_host_that_is_well_again_stays_drained_and_is_told() -> None:
@@ -159,7 +188,7 @@ def test_a_host_that_is_well_again_stays_drained_and_is_told() -> None:
 def ended(results: dict[str, Any], targets: Mapping[str, list[str]] | None = None) -> list[Decision]:
     shared = {"a": ["be/r0"], **(targets or {})}
     states = {host: OURS for host in results if "be/r0" in shared[host]}
-    return decide(results, states, dict.fromkeys(states, ALL), targets=shared, out=["a"], most_out=1, now_s=NOW)
+    return decide(results, states, dict.fromkeys(states, ALL), targets=shared, away=["be/r0"], most_out=1, now_s=NOW)
 
 
 @pytest.mark.parametrize(
@@ -211,7 +240,15 @@ def test_the_filter_puts_hosts_gateway_and_settings_together() -> None:
     assert row["step"] == "drain"
     assert rackserve_health.health_decision_lines([row]) == ["a: fabric-state on host: bad: next step drain"]
     (row,) = rackserve_health.health_decisions(hostvars, [{**servers[0]}, {**servers[1], "status": "DOWN"}], instances)
-    assert "b is out already" in row["held"]
+    assert "b (be/r1) is out already" in row["held"]
+    two = [*instances, {"host": "a", "group": "c", "gateway_target": "be/r2"}]
+    down = [{**servers[0], "status": "DOWN"}, {**servers[1], "admin": "drain"}, {**servers[0], "slot": "r2"}]
+    (row,) = rackserve_health.health_decisions(hostvars, down, two)
+    assert (row["step"], row["held"]) == ("alert", "b (be/r1) is out already, at most 1 at a time")
+    group = [instances[0], {**instances[1], "group": "a", "gateway_target": None}]
+    worker = {"b": hostvars["a"]}
+    (row,) = rackserve_health.health_decisions(worker, [{**servers[0], "status": "DOWN"}], group)
+    assert (row["host"], row["step"]) == ("b", "drain")
     (row,) = rackserve_health.health_decisions(hostvars, [], instances)
     assert "the gateway has no server of it" in row["held"]
 
