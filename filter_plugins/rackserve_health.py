@@ -41,9 +41,11 @@ def health_refusal(results: Any, fail_on: str) -> str:
         raise AnsibleFilterError(str(problem)) from None
 
 
-def health_decisions(hostvars: Any, servers: Any, instances: Any, most_out: Any = 1) -> list[dict[str, Any]]:
+def health_decisions(
+    hostvars: Any, servers: Any, instances: Any, gateways: Any, most_out: Any = 1
+) -> list[dict[str, Any]]:
     """What act-on-health does: a row a finding, at most one with another step than alert."""
-    rows, planned = json.loads(json.dumps([list(servers), list(instances)]))
+    rows, planned, fronts = json.loads(json.dumps([list(servers), list(instances), list(gateways)]))
     results = health_results(hostvars)
     by_key = {f"{row['backend']}/{row['slot']}": row for row in rows}
     hosts = {*results, *(one["host"] for one in planned)}
@@ -51,7 +53,9 @@ def health_decisions(hostvars: Any, servers: Any, instances: Any, most_out: Any 
     states, enabled = {}, {}
     for host in results:
         seen = json.loads(json.dumps(dict(hostvars[host].get("act_on_health_seen") or {})))
-        states[host] = ladder.state_of(seen, [by_key[key] for key in targets[host]])
+        states[host] = ladder.state_of(
+            seen, [by_key[key] for key in targets[host]], ladder.barred(host, planned, fronts)
+        )
         wanted = hostvars[host].get("act_on_health_steps") or {}
         enabled[host] = [str(name) for name, on in dict(wanted).items() if on]
     # Engines that the checks took out count too: a host that is down is out.

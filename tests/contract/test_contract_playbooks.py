@@ -75,3 +75,11 @@ def test_the_ladder_drains_by_what_it_decided() -> None:
     plays = {play["name"]: play for play in read_yaml(REPO / "playbooks/act-on-health.yml")}
     (task,) = plays["Act"]["tasks"]
     assert "act_on_health_step.others_out" in task["vars"]["vllm_others_out"]
+    (step,) = [
+        task for task in read_yaml(REPO / "playbooks/tasks/act-on-health.yml") if task["name"].startswith("Take")
+    ]
+    looks = [task for task in plays["Look at hosts"]["tasks"] if "health_action" in task]
+    for task in (step, *looks):
+        assert "/proc/sys/kernel/random/boot_id" in task["health_action"]["controller_boot"]
+    (decided, *_) = plays["Decide"]["tasks"]
+    assert "groups['gateway']" in decided["ansible.builtin.set_fact"]["act_on_health"]

@@ -235,10 +235,23 @@ def _lost_mates(mine: Sequence[str], away: frozenset[str]) -> int:
     return sum(key.rpartition("/")[0] in backends for key in away.difference(mine))
 
 
-def state_of(seen: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> State:
-    """From what a look at the host returned and what the gateway says of its servers."""
+def barred(host: str, instances: Iterable[Mapping[str, Any]], gateways: Iterable[str]) -> str:
+    """Why a host may not be worked on by the plan; empty where it may."""
+    if host in set(gateways):
+        return "it runs the gateway: clients of all engines go through it, act on it by hand"
+    known = list(instances)
+    mine = [one for one in known if one["host"] == host]
+    reached = {one["group"] for one in known if one.get("gateway_target")}
+    lone = sorted({str(one["deployment"]) for one in mine if one.get("pool") or one["group"] not in reached})
+    if lone:
+        return f"it runs engines of {', '.join(lone)} that the gateway cannot lead requests around: act on it by hand"
+    return ""
+
+
+def state_of(seen: Mapping[str, Any], rows: Iterable[Mapping[str, Any]], barred_by: str = "") -> State:
+    """From what a look at the host returned and what the gateway says of its servers; ``barred_by``: see barred."""
     servers = list(rows)
-    problem = str(seen.get("problem", ""))
+    problem = str(seen.get("problem", "")) or barred_by
     if not servers:
         problem = problem or "the gateway has no server of it: nothing tells whether it serves"
     return State(

@@ -24,6 +24,7 @@ from rackserve.health.ladder import (
     STEPS,
     Decision,
     State,
+    barred,
     decide,
     ladder_of,
     lines,
@@ -236,21 +237,37 @@ def test_the_filter_puts_hosts_gateway_and_settings_together() -> None:
     hostvars = {
         "a": {"rackserve_health": health, "act_on_health_seen": {"tried": []}, "act_on_health_steps": {"drain": True}}
     }
-    (row,) = rackserve_health.health_decisions(hostvars, servers, instances)
+    (row,) = rackserve_health.health_decisions(hostvars, servers, instances, [])
     assert row["step"] == "drain"
     assert rackserve_health.health_decision_lines([row]) == ["a: fabric-state on host: bad: next step drain"]
-    (row,) = rackserve_health.health_decisions(hostvars, [{**servers[0]}, {**servers[1], "status": "DOWN"}], instances)
+    (row,) = rackserve_health.health_decisions(
+        hostvars, [{**servers[0]}, {**servers[1], "status": "DOWN"}], instances, []
+    )
     assert "b (be/r1) is out already" in row["held"]
     two = [*instances, {"host": "a", "group": "c", "gateway_target": "be/r2"}]
     down = [{**servers[0], "status": "DOWN"}, {**servers[1], "admin": "drain"}, {**servers[0], "slot": "r2"}]
-    (row,) = rackserve_health.health_decisions(hostvars, down, two)
+    (row,) = rackserve_health.health_decisions(hostvars, down, two, [])
     assert (row["step"], row["held"]) == ("alert", "b (be/r1) is out already, at most 1 at a time")
     group = [instances[0], {**instances[1], "group": "a", "gateway_target": None}]
     worker = {"b": hostvars["a"]}
-    (row,) = rackserve_health.health_decisions(worker, [{**servers[0], "status": "DOWN"}], group)
+    (row,) = rackserve_health.health_decisions(worker, [{**servers[0], "status": "DOWN"}], group, [])
     assert (row["host"], row["step"]) == ("b", "drain")
-    (row,) = rackserve_health.health_decisions(hostvars, [], instances)
+    (row,) = rackserve_health.health_decisions(hostvars, [], instances, [])
     assert "the gateway has no server of it" in row["held"]
+    (row,) = rackserve_health.health_decisions(hostvars, servers, instances, ["a"])
+    assert row["step"] == "alert" and "it runs the gateway" in row["held"]
+    pool = {"host": "a", "group": "p", "gateway_target": None, "deployment": "pd", "pool": "decode"}
+    (row,) = rackserve_health.health_decisions(hostvars, servers, [*instances, pool], [])
+    assert row["step"] == "alert" and "engines of pd that the gateway cannot lead requests around" in row["held"]
+
+
+def test_a_host_that_cannot_be_drained_is_not_worked_on() -> None:
+    head = {"host": "a", "group": "g", "gateway_target": "be/r0", "deployment": "m", "pool": None}
+    part = {"host": "b", "group": "g", "gateway_target": None, "deployment": "m", "pool": None}
+    assert [barred(host, [head, part], ["gw"]) for host in "abc"] == ["", "", ""]
+    assert "runs the gateway" in barred("a", [head, part], ["a"])
+    assert "engines of m" in barred("b", [part], [])
+    assert "engines of m" in barred("b", [head, {**part, "gateway_target": "be/r1", "pool": "prefill"}], [])
 
 
 def test_quarantine_takes_over_the_ladders_drains_and_nobody_elses(tmp_path: Path) -> None:
@@ -331,12 +348,16 @@ def test_no_step_beyond_the_drain_while_anything_runs(tmp_path: Path, name: str)
 def test_never_on_the_host_from_which_ansible_runs(tmp_path: Path) -> None:
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc/machine-id").write_text("abc\n")
-    for given in ({"controller": "abc"}, {"connection": "10.0.0.1 5 10.0.0.1 22"}):
+    (tmp_path / actions.BOOT_ID).parent.mkdir(parents=True)
+    (tmp_path / actions.BOOT_ID).write_text("boot\n")
+    in_a_container = {"controller": "x", "connection": "172.17.0.2 5 10.0.0.1 22", "controller_boot": "boot\n"}
+    for given in ({"controller": "abc"}, {"connection": "10.0.0.1 5 10.0.0.1 22"}, in_a_container):
         machine = Machine(tmp_path)
         assert "another one" in actions.look(machine.host(**given))["problem"]
         with pytest.raises(ActionError, match="Ansible runs on this host"):
             actions.take(machine.host(**given), "drain", "c", "s", NOW, dry=False)
-    assert actions.look(Machine(tmp_path).host(controller="x", connection="10.0.0.2 5 10.0.0.1 22"))["problem"] == ""
+    elsewhere = {"controller": "x", "connection": "10.0.0.2 5 10.0.0.1 22", "controller_boot": "other"}
+    assert actions.look(Machine(tmp_path).host(**elsewhere))["problem"] == ""
 
 
 def test_a_dry_run_looks_and_takes_nothing(tmp_path: Path) -> None:
