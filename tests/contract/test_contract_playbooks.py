@@ -83,3 +83,9 @@ def test_the_ladder_drains_by_what_it_decided() -> None:
         assert "/proc/sys/kernel/random/boot_id" in task["health_action"]["controller_boot"]
     (decided, *_) = plays["Decide"]["tasks"]
     assert "groups['gateway']" in decided["ansible.builtin.set_fact"]["act_on_health"]
+
+
+def test_a_backup_looks_for_every_secret_that_ansible_knows() -> None:
+    plays = {play["name"]: play for play in read_yaml(REPO / "playbooks/backup-configuration.yml") if "tasks" in play}
+    (task,) = [one for one in plays["Write the archive"]["tasks"] if one["name"] == "Put everything together"]
+    assert "hostvars | backup_secrets(rackserve_secrets" in task["configuration_backup"]["secrets"]
