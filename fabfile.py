@@ -32,6 +32,10 @@ from rackserve.oncall import status as overview  # noqa: E402 - needs the path a
 
 LAB = "inventories/lab"
 CONNECT_S, ANSWER_S, COLLECT_S = 5, 20, 240
+LEFT_OUT = (
+    "encrypted, and no vault password for it is configured: left out. How hosts are reached must not stand "
+    "there, or set ANSIBLE_VAULT_PASSWORD_FILE"
+)
 # One for all connections: each would read ~/.ssh/config again.
 SHARED = Config()
 
@@ -46,24 +50,56 @@ def source_of(inventory: str) -> Path:
     return path
 
 
+def inventory_loader() -> tuple[Any, list[str]]:
+    """Ansible's reader of files, with the vault passwords that are configured, and which files it could not decrypt."""
+    from ansible import constants  # noqa: PLC0415 - see read_inventory
+    from ansible.errors import AnsibleError  # noqa: PLC0415 - see above
+    from ansible.parsing.dataloader import DataLoader  # noqa: PLC0415 - see above
+    from ansible.parsing.vault import AnsibleVaultError, VaultSecretsContext  # noqa: PLC0415 - see above
+
+    left_out: list[str] = []
+
+    class Loader(DataLoader):
+        """Leaves out what it cannot decrypt: secrets are not needed to reach a host."""
+
+        def load_from_file(self, file_name: str, *given: Any, **options: Any) -> Any:
+            try:
+                return super().load_from_file(file_name, *given, **options)
+            except AnsibleVaultError:
+                left_out.extend({str(file_name)}.difference(left_out))
+                return {}
+
+    loader, secrets, named = Loader(), [], list(constants.DEFAULT_VAULT_IDENTITY_LIST or [])
+    if named or constants.DEFAULT_VAULT_PASSWORD_FILE:
+        try:
+            from ansible.cli import CLI  # noqa: PLC0415 - see above
+
+            secrets = CLI.setup_vault_secrets(loader, named, auto_prompt=False, initialize_context=False)
+        except (AnsibleError, SystemExit) as problem:
+            sys.stderr.write(f"no vault password: {' '.join(str(problem).split())}\n")
+    loader.set_vault_secrets(secrets)
+    if VaultSecretsContext.current(optional=True) is None:
+        VaultSecretsContext.initialize(VaultSecretsContext(secrets))  # for single values; once a process
+    return loader, left_out
+
+
 def read_inventory(source: Path) -> list[reach.Host]:
     """Every host that is reached by SSH, as Ansible itself reads the inventory."""
     from ansible.inventory.manager import InventoryManager  # noqa: PLC0415 - costs half a second
-    from ansible.parsing.dataloader import DataLoader  # noqa: PLC0415 - see above
     from ansible.template import Templar  # noqa: PLC0415 - see above
     from ansible.vars.manager import VariableManager  # noqa: PLC0415 - see above
 
-    loader = DataLoader()
+    loader, left_out = inventory_loader()
     inventory = InventoryManager(loader=loader, sources=[str(source)])
     variables = VariableManager(loader=loader, inventory=inventory)
     found = []
     for host in inventory.get_hosts("all"):
         known = variables.get_vars(host=host, include_hostvars=False)
-        names = [name for name in known if name.startswith("ansible_")]
-        needed = {"ansible_host", "ansible_user", "ansible_port", "ansible_connection", "ansible_become"}
-        wanted = [name for name in names if name in needed or name.startswith("ansible_ssh_")]
+        if left_out:
+            sys.stderr.write(f"{', '.join(left_out)}: {LEFT_OUT}\n")
+            left_out.clear()
         templar = Templar(loader, variables=known)
-        ways = {name: templar.template(known[name]) for name in wanted}
+        ways = {name: templar.template(known[name]) for name in reach.VARIABLES if name in known}
         way = reach.host_from(host.name, [group.name for group in host.get_groups()], ways)
         if way:
             found.append(way)
@@ -76,6 +112,10 @@ def signature(source: Path) -> str:
     for path in sorted([source, *folder.glob("group_vars/**/*"), *folder.glob("host_vars/**/*")]):
         seen = path.stat()
         told.append(f"{path}:{seen.st_mtime_ns}:{seen.st_size}")
+    # What could not be decrypted was left out; it is read with a password.
+    told += [os.environ.get(f"ANSIBLE_{name}", "") for name in ("CONFIG", "VAULT_PASSWORD_FILE", "VAULT_IDENTITY_LIST")]
+    config = REPO / "ansible.cfg"
+    told.append(str(config.stat().st_mtime_ns if config.exists() else ""))
     return hashlib.sha256("\n".join(told).encode()).hexdigest()
 
 

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
+from pathlib import Path
 from typing import Any, Callable
+
+MODULE_UTILS = str(Path(__file__).resolve().parents[1] / "module_utils")
+if MODULE_UTILS not in sys.path:
+    # Ansible makes module_utils importable for modules only, not for plugins on the controller.
+    sys.path.insert(0, MODULE_UTILS)
+
+from rackserve.backup import archive  # noqa: E402 - needs the path above
 
 
 def backup_files(hostvars: Any, plan: Any) -> dict[str, str]:
@@ -17,9 +26,18 @@ def backup_files(hostvars: Any, plan: Any) -> dict[str, str]:
     return found
 
 
+def backup_secrets(hostvars: Any, secrets: Any) -> list[str]:
+    """Values that may stand in no file: the site's secrets, and passwords of connections that are no words."""
+    found = {str(value) for value in dict(secrets).values()}
+    for name in hostvars:
+        values = [hostvars[name][key] for key in hostvars[name] if archive.is_password(str(key))]
+        found.update(str(value) for value in values if len(str(value)) >= archive.SHORTEST_SECRET)
+    return sorted(found)
+
+
 class FilterModule:
     """The filters of this file."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Filter name to function."""
-        return {"backup_files": backup_files}
+        return {"backup_files": backup_files, "backup_secrets": backup_secrets}

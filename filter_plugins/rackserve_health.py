@@ -41,27 +41,33 @@ def health_refusal(results: Any, fail_on: str) -> str:
         raise AnsibleFilterError(str(problem)) from None
 
 
-def health_decisions(hostvars: Any, servers: Any, instances: Any, most_out: Any = 1) -> list[dict[str, Any]]:
+def health_decisions(
+    hostvars: Any, servers: Any, instances: Any, gateways: Any, most_out: Any = 1
+) -> list[dict[str, Any]]:
     """What act-on-health does: a row a finding, at most one with another step than alert."""
-    rows, planned = json.loads(json.dumps([list(servers), list(instances)]))
+    rows, planned, fronts = json.loads(json.dumps([list(servers), list(instances), list(gateways)]))
     results = health_results(hostvars)
     by_key = {f"{row['backend']}/{row['slot']}": row for row in rows}
-    host_of = {one["gateway_target"]: one["host"] for one in planned if one.get("gateway_target")}
+    hosts = {*results, *(one["host"] for one in planned)}
+    targets = {host: [key for key in ladder.targets_of(host, planned) if key in by_key] for host in hosts}
     states, enabled = {}, {}
     for host in results:
         seen = json.loads(json.dumps(dict(hostvars[host].get("act_on_health_seen") or {})))
-        mine = [by_key[key] for key in ladder.targets_of(host, planned) if key in by_key]
-        states[host] = ladder.state_of(seen, mine)
+        states[host] = ladder.state_of(
+            seen, [by_key[key] for key in targets[host]], ladder.barred(host, planned, fronts)
+        )
         wanted = hostvars[host].get("act_on_health_steps") or {}
         enabled[host] = [str(name) for name, on in dict(wanted).items() if on]
     # Engines that the checks took out count too: a host that is down is out.
-    out = sorted({host_of[key] for key, row in by_key.items() if key in host_of and _is_out(row)})
-    decisions = ladder.decide(results, states, enabled, out=out, most_out=int(most_out), now_s=time.time())
+    away = {key for keys in targets.values() for key in keys if _is_out(by_key[key])}
+    decisions = ladder.decide(
+        results, states, enabled, targets=targets, away=away, most_out=int(most_out), now_s=time.time()
+    )
     return [dict(decision._asdict()) for decision in decisions]
 
 
 def _is_out(row: dict[str, Any]) -> bool:
-    return row["admin"] != "ready" or not str(row["status"]).startswith("UP")
+    return row["admin"] != "ready" or not str(row["status"]).startswith(("UP", "no check"))
 
 
 def health_decision_lines(decisions: Any) -> list[str]:

@@ -12,7 +12,8 @@ description:
   - V(read) returns files of a host. V(written) puts files and folders of the controller into one archive with a sha256
     of each. V(verified) proves such an archive.
   - Files whose names are those of secrets, and encrypted ones, are left out and named. A file that holds the value of
-    one of O(secrets) stops it, and nothing is written.
+    one of O(secrets) or a long line of it, a private key, or a connection's password in clear stops it, and nothing is
+    written. So does a name that would leave the folder in which the archive is unpacked.
 author: [rackserve contributors]
 options:
   state:
@@ -106,6 +107,7 @@ def main() -> None:
         if given["state"] == "read":
             module.exit_json(**{**result, "files": archive.packed(files), "left_out": left})
         files.update(archive.unpacked(given["files"]))
+        archive.refuse_names(given["path"], files)
         archive.refuse_secrets(files, given["secrets"])
         if not module.check_mode:
             result["index"] = archive.write(Path(given["path"]), files, given["head"], time.time())

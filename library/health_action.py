@@ -25,6 +25,10 @@ options:
   subject: {description: What the finding is about., type: str, default: ""}
   units: {description: Units that must not run., type: list, elements: str, default: []}
   controller: {description: The machine id of where Ansible runs; empty where it has none., type: str, default: ""}
+  controller_boot:
+    description: The boot id of the kernel on which Ansible runs, also from inside a container; empty where it has none.
+    type: str
+    default: ""
   simulated: {description: The GPUs are simulated and cannot be reset., type: bool, default: false}
   targets: {description: C(backend/slot) whose drain becomes another one., type: list, elements: str, default: []}
   state_file: {description: The gateway's server-state file., type: path}
@@ -91,6 +95,7 @@ def main() -> None:
             "subject": {"type": "str", "default": ""},
             "units": {"type": "list", "elements": "str", "default": []},
             "controller": {"type": "str", "default": ""},
+            "controller_boot": {"type": "str", "default": ""},
             "simulated": {"type": "bool", "default": False},
             "targets": {"type": "list", "elements": "str", "default": []},
             "state_file": {"type": "path"},
@@ -100,7 +105,8 @@ def main() -> None:
     )
     given, dry = module.params, module.check_mode
     step, connection = given["step"], os.environ.get("SSH_CONNECTION", "")
-    host = Host(Path("/"), run_command, tuple(given["units"]), given["controller"], connection, given["simulated"])
+    known = (given["controller"], connection, given["simulated"], given["controller_boot"])
+    host = Host(Path("/"), run_command, tuple(given["units"]), *known)
     try:
         if step == "look":
             module.exit_json(changed=False, **{**NOTHING, **look(host)})

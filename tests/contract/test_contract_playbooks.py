@@ -78,3 +78,23 @@ def test_a_sample_inventory_explains_its_four_groups(sample: str) -> None:
 def test_a_sample_decides_in_one_place(sample: str) -> None:
     path = REPO / "inventories" / sample / "group_vars/all/cluster.yml"
     assert set(read_yaml(path)) == {"cluster"}
+
+
+def test_the_ladder_drains_by_what_it_decided() -> None:
+    plays = {play["name"]: play for play in read_yaml(REPO / "playbooks/act-on-health.yml")}
+    (task,) = plays["Act"]["tasks"]
+    assert "act_on_health_step.others_out" in task["vars"]["vllm_others_out"]
+    (step,) = [
+        task for task in read_yaml(REPO / "playbooks/tasks/act-on-health.yml") if task["name"].startswith("Take")
+    ]
+    looks = [task for task in plays["Look at hosts"]["tasks"] if "health_action" in task]
+    for task in (step, *looks):
+        assert "/proc/sys/kernel/random/boot_id" in task["health_action"]["controller_boot"]
+    (decided, *_) = plays["Decide"]["tasks"]
+    assert "groups['gateway']" in decided["ansible.builtin.set_fact"]["act_on_health"]
+
+
+def test_a_backup_looks_for_every_secret_that_ansible_knows() -> None:
+    plays = {play["name"]: play for play in read_yaml(REPO / "playbooks/backup-configuration.yml") if "tasks" in play}
+    (task,) = [one for one in plays["Write the archive"]["tasks"] if one["name"] == "Put everything together"]
+    assert "hostvars | backup_secrets(rackserve_secrets" in task["configuration_backup"]["secrets"]

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 import json
+import re
 import tarfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,17 @@ VERSION = 1
 MOST_BYTES = 64 * 2**20
 # Shorter ones are words.
 SHORTEST_SECRET = 8
+LONG_LINE = 16
 _VAULT = b"$ANSIBLE_VAULT"
+_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
+_PRIVATE_KEY = re.compile(rb"BEGIN [A-Z ]*PRIVATE KEY")
+_PASSWORD_NAME = re.compile(r"ansible_\w*pass(?:word|wd|phrase)?")
+# Its value follows on the line, and is no encrypted one, no template and not empty.
+_CLEAR_PASSWORD = re.compile(
+    rb"^[^#\n]*\b" + _PASSWORD_NAME.pattern.encode() + rb"[\"']?[ \t]*[:=](?![ \t]*"
+    rb"(?:!vault\b|[\"']?\{\{|\"\"|''|null\b|~|#|\r?$))",
+    re.MULTILINE,
+)
 # Never read, wherever they are.
 _SECRET_NAMES = (
     "secrets.yml",
@@ -82,16 +93,49 @@ def read_folders(folders: Iterable[Folder]) -> tuple[dict[str, bytes], list[str]
 
 
 def refuse_secrets(files: Mapping[str, bytes], secrets: Iterable[str]) -> None:
-    """Raise BackupError naming the files that hold a secret's value; the value itself is not told."""
-    values = [value.encode() for value in secrets if len(value) >= SHORTEST_SECRET]
-    holding = sorted(name for name, content in files.items() if any(value in content for value in values))
+    """Raise BackupError naming the files that hold a secret; the value itself is not told.
+
+    That is one of the values, a long line of one, a private key, or a password of a connection in clear.
+    """
+    values = {form.encode() for value in secrets for form in _forms(value)}
+    holding = sorted(
+        name
+        for name, content in files.items()
+        if _PRIVATE_KEY.search(content) or _CLEAR_PASSWORD.search(content) or any(value in content for value in values)
+    )
     if holding:
         fix = "move it to the vault file and name it there; nothing was written"
         raise BackupError(f"a secret's value stands in {', '.join(holding)}: {fix}")
 
 
+def _forms(value: str) -> set[str]:
+    """How a value may stand in a file: whole, by its lines, each as it is, with escapes, or with quotes doubled."""
+    lines = [line.strip() for line in _CERTIFICATE.sub("", value).splitlines()]
+    # Lines such as BEGIN CERTIFICATE stand in public files as well.
+    parts = [value, *(line for line in lines if len(line) >= LONG_LINE and not line.startswith("-----"))]
+    return {
+        form
+        for part in parts
+        if len(part) >= SHORTEST_SECRET
+        for form in (part, json.dumps(part)[1:-1], json.dumps(part, ensure_ascii=False)[1:-1], part.replace("'", "''"))
+    }
+
+
+def is_password(name: str) -> bool:
+    """Whether a variable is a password of a connection, by its name."""
+    return bool(_PASSWORD_NAME.fullmatch(name))
+
+
+def refuse_names(where: str, names: Iterable[str]) -> None:
+    """Raise BackupError where unpacking would write outside of the folder; hosts name what they send."""
+    bad = sorted(name for name in names if name.startswith("/") or ".." in name.split("/"))
+    if bad:
+        raise BackupError(f"{where}: {', '.join(map(repr, bad[:5]))} would leave its folder; look at who named it so")
+
+
 def write(path: Path, files: Mapping[str, bytes], head: Mapping[str, Any], now_s: float) -> dict[str, Any]:
     """Write the archive, for its owner alone; its index. Raises BackupError, also where the file is there already."""
+    refuse_names(str(path), files)
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())}
     index = {"kind": "rackserve-backup", "version": VERSION, **head, "made_at": int(now_s), "files": digests}
     part = path.with_name(path.name + ".part")
@@ -135,6 +179,7 @@ def verify(path: Path) -> dict[str, Any]:
         raise BackupError(f"{path} cannot be read: {error}; take an older backup") from None
     if not isinstance(index, dict) or index.get("kind") != "rackserve-backup" or index.get("version") != VERSION:
         raise BackupError(f"{path} is no backup of this version of rackserve: it lacks a fitting {INDEX}")
+    refuse_names(str(path), seen)
     wanted = index.get("files") or {}
     wrong = sorted({*wanted} ^ {*seen}) + sorted(
         name for name in wanted if seen.get(name, wanted[name]) != wanted[name]

@@ -15,6 +15,7 @@ from .ladder import FABRIC_MANAGER, REMEMBER_S, RESET, RESTART
 Run = Callable[[list[str], float], "tuple[int, str, str]"]
 
 RECORD = Path("var/lib/rackserve/health-actions.json")
+BOOT_ID = Path("proc/sys/kernel/random/boot_id")
 MANAGER, PERSISTENCED = "nvidia-fabricmanager.service", "nvidia-persistenced.service"
 SAFE_STEPS = (FABRIC_MANAGER, RESET, RESTART)
 STEP_S = 300.0
@@ -26,7 +27,10 @@ class ActionError(Exception):
 
 
 class Host(NamedTuple):
-    """Where steps are taken. ``units``: what must not run; ``controller``: the machine id of where Ansible runs."""
+    """Where steps are taken. ``units``: what must not run; ``controller``: the machine id of where Ansible runs.
+
+    ``controller_boot``: its kernel's boot id, which a container has from its host.
+    """
 
     root: Path
     run: Run
@@ -34,6 +38,7 @@ class Host(NamedTuple):
     controller: str = ""
     connection: str = ""
     simulated: bool = False
+    controller_boot: str = ""
 
 
 def look(host: Host) -> dict[str, Any]:
@@ -48,14 +53,19 @@ def look(host: Host) -> dict[str, Any]:
 
 
 def runs_here(host: Host) -> bool:
-    """Whether Ansible itself runs on this host: by the machine's id, or a connection from and to the same address."""
-    try:
-        here = (host.root / "etc/machine-id").read_text("utf-8").strip()
-    except OSError:
-        here = ""
+    """Whether Ansible itself runs on this host: by the machine's id, the kernel's boot, or a connection to itself."""
     words = host.connection.split()
     same_address = len(words) > 2 and words[0] == words[2]  # noqa: PLR2004 - client, its port, server
-    return bool(here and here == host.controller.strip()) or same_address
+    same_machine = _is(host.root / "etc/machine-id", host.controller)
+    return same_machine or same_address or _is(host.root / BOOT_ID, host.controller_boot)
+
+
+def _is(path: Path, wanted: str) -> bool:
+    try:
+        here = path.read_text("utf-8").strip()
+    except OSError:
+        return False
+    return bool(here) and here == wanted.strip()
 
 
 def busy(host: Host) -> list[str]:

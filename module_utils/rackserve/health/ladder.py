@@ -72,7 +72,10 @@ class State(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """The next step on a host, and why; ``step`` is `alert` where nothing is done, ``held`` then says why not."""
+    """The next step on a host, and why; ``step`` is `alert` where nothing is done, ``held`` then says why not.
+
+    ``others_out``: how many other servers of its backends may be out while it is drained; -1 does not ask.
+    """
 
     host: str
     step: str
@@ -80,6 +83,7 @@ class Decision(NamedTuple):
     subject: str
     why: str
     held: str = ""
+    others_out: int = -1
 
 
 def ladder_of(finding: Mapping[str, Any]) -> tuple[str, ...]:
@@ -150,42 +154,104 @@ def decide(
     states: Mapping[str, State],
     enabled: Mapping[str, Iterable[str]],
     *,
-    out: Sequence[str],
+    targets: Mapping[str, Sequence[str]],
+    away: Iterable[str],
     most_out: int,
     now_s: float,
 ) -> list[Decision]:
     """A decision for every finding that has a ladder; at most one is more than an alert: one host at a time.
 
-    A host that is being worked on comes before one that still serves. ``out`` names hosts that are out of service
-    already, by whomever; a further one is drained only while there are fewer than ``most_out``.
+    A host that is being worked on comes before one that still serves. ``targets`` are every host's servers
+    (targets_of), ``away`` those out of service already, by whomever. A host that has one in service is drained only
+    while fewer than ``most_out`` others are out.
     """
+    lost = frozenset(away)
     found = [
         next_step(host, finding, states.get(host, State()), enabled.get(host, ()), now_s)
         for host, result in results.items()
         for finding in result["findings"]
         if ladder_of(finding)
     ]
-    found.sort(key=lambda one: (one.step == ALERT, one.host not in out))
+    found.sort(key=lambda one: (one.step == ALERT, not _gone(targets.get(one.host, ()), lost)))
     told: list[Decision] = []
     for one in found:
-        gone = sorted(host for host in out if host != one.host)
+        gone = _out_beside(one.host, targets, lost)
         if one.step != ALERT and any(other.step != ALERT for other in told):
             told.append(one._replace(step=ALERT, held="one host and one step at a time: run this again"))
-        elif one.step == DRAIN and one.host not in out and len(gone) >= most_out:
+        elif one.step != DRAIN or _gone(targets.get(one.host, ()), lost):
+            told.append(one)
+        elif len(gone) >= most_out:
             told.append(
                 one._replace(step=ALERT, held=f"{', '.join(gone)} is out already, at most {most_out} at a time")
             )
         else:
-            told.append(one)
+            told.append(one._replace(others_out=_lost_mates(targets.get(one.host, ()), lost)))
     named = {one.host for one in told}
-    mended = [host for host in results if host not in named and OPERATION in states.get(host, State()).drained_by]
-    return told + [Decision(host, HAND_OVER, "drained", "host", MENDED) for host in mended]
+    ours = [host for host in results if host not in named and OPERATION in states.get(host, State()).drained_by]
+    return told + [_end(host, results, targets) for host in ours]
 
 
-def state_of(seen: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> State:
-    """From what a look at the host returned and what the gateway says of its servers."""
+def _end(host: str, results: Mapping[str, Mapping[str, Any]], targets: Mapping[str, Sequence[str]]) -> Decision:
+    """Hand a host over that the ladder drained, where nothing stands against it or those that share its servers."""
+    mine = set(targets.get(host, ()))
+    sharing = [host, *sorted(other for other in targets if other != host and mine.intersection(targets[other]))]
+    ill = [f"{other}: {why}" for other, why in ((name, _ill(results.get(name))) for name in sharing) if why]
+    if ill:
+        return Decision(host, ALERT, "drained", "host", "the ladder drained it", f"not mended yet, {'; '.join(ill)}")
+    return Decision(host, HAND_OVER, "drained", "host", MENDED)
+
+
+def _ill(result: Mapping[str, Any] | None) -> str:
+    """Why a host does not count as mended, whether the ladder has a step for it or not; empty where it does."""
+    if result is None:
+        return "nothing is known of it"
+    worst = next((one for one in result["findings"] if one["severity"] == CRITICAL), None)
+    if worst:
+        return f"{worst['id']} on {worst['subject']}: {worst['seen']}"
+    unread = [str(one["id"]) for one in result.get("unknown") or ()]
+    return f"{', '.join(unread)} could not be read" if unread else ""
+
+
+def _gone(mine: Sequence[str], away: frozenset[str]) -> bool:
+    """Whether a host has servers and none of them is in service: a drain takes nothing from anybody."""
+    return bool(mine) and away.issuperset(mine)
+
+
+def _out_beside(host: str, targets: Mapping[str, Sequence[str]], away: frozenset[str]) -> list[str]:
+    """Other hosts with servers that are out and do not end with this one; those that share such a server are one."""
+    lost = {other: away.intersection(theirs).difference(targets.get(host, ())) for other, theirs in targets.items()}
+    counted: set[str] = set()
+    found = []
+    for other in sorted(lost, key=lambda name: (-len(lost[name]), name)):
+        if lost[other] and not counted.intersection(lost[other]):
+            found.append(f"{other} ({', '.join(sorted(lost[other]))})")
+        counted |= lost[other]
+    return found
+
+
+def _lost_mates(mine: Sequence[str], away: frozenset[str]) -> int:
+    """How many servers of the same backends are out beside these."""
+    backends = {key.rpartition("/")[0] for key in mine}
+    return sum(key.rpartition("/")[0] in backends for key in away.difference(mine))
+
+
+def barred(host: str, instances: Iterable[Mapping[str, Any]], gateways: Iterable[str]) -> str:
+    """Why a host may not be worked on by the plan; empty where it may."""
+    if host in set(gateways):
+        return "it runs the gateway: clients of all engines go through it, act on it by hand"
+    known = list(instances)
+    mine = [one for one in known if one["host"] == host]
+    reached = {one["group"] for one in known if one.get("gateway_target")}
+    lone = sorted({str(one["deployment"]) for one in mine if one.get("pool") or one["group"] not in reached})
+    if lone:
+        return f"it runs engines of {', '.join(lone)} that the gateway cannot lead requests around: act on it by hand"
+    return ""
+
+
+def state_of(seen: Mapping[str, Any], rows: Iterable[Mapping[str, Any]], barred_by: str = "") -> State:
+    """From what a look at the host returned and what the gateway says of its servers; ``barred_by``: see barred."""
     servers = list(rows)
-    problem = str(seen.get("problem", ""))
+    problem = str(seen.get("problem", "")) or barred_by
     if not servers:
         problem = problem or "the gateway has no server of it: nothing tells whether it serves"
     return State(

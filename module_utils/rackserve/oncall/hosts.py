@@ -10,6 +10,11 @@ from typing import Any, NamedTuple
 
 MEMBERS = ("gpu", "gateway", "monitoring")
 SSH_PORT = 22
+# What host_from reads.
+VARIABLES = (
+    *(f"ansible_{name}" for name in ("host", "user", "port", "connection", "become")),
+    *(f"ansible_ssh_{name}" for name in ("args", "common_args", "extra_args", "private_key_file")),
+)
 _TRUE = ("true", "yes", "1")
 # Written into a command line and shown: a name that is none of these is refused.
 _PATTERN = re.compile(r"[A-Za-z0-9_*?\[\]][A-Za-z0-9_.*?\[\]-]*")

@@ -52,6 +52,64 @@ def test_a_file_that_holds_a_secrets_value_stops_it() -> None:
     assert "the-secret-value" not in str(seen.value)
 
 
+KEY = "MIIEvQIBADANBgkqhkiG9w0BAQEFAASC"
+PEM = (
+    f"-----BEGIN CERTIFICATE-----\nMIIDpublicpublicpublicpublic\n-----END CERTIFICATE-----\n"
+    f"-----BEGIN PRIVATE KEY-----\n{KEY}\nshort=\n-----END PRIVATE KEY-----\n"
+)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        f"tls_pem: |\n    {KEY}\n    short=\n",
+        f'tls_pem: "x\\n{KEY}\\nshort="\n',
+        "tls_key: |\n  -----BEGIN EC PRIVATE KEY-----\n  x\n",
+        "word: 'it''s-a-secret'",
+        'word: "a\\"quoted\\"one"',
+        'word: "gr\\u00fcne-w\\u00f6rter"',
+        "ansible_become_password: root\n",
+        "n: {ansible_ssh_pass: 'x y'}\n",
+        "[gpu]\nn ansible_password=abc\n",
+        '{"ansible_become_pass": "abc"}',
+    ],
+)
+def test_a_secret_is_found_as_files_write_it(content: str) -> None:
+    with pytest.raises(BackupError, match=r"stands in a\.yml: move it"):
+        refuse_secrets({"a.yml": content.encode()}, [PEM, "it's-a-secret", 'a"quoted"one', "grüne-wörter"])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "-----BEGIN CERTIFICATE-----\nMIIDpublicpublicpublicpublic\n-----END CERTIFICATE-----\n",
+        "ansible_become_password: !vault |\n  $ANSIBLE_VAULT;1.1;AES256\n",
+        "ansible_become_password: '{{ vault_become }}'\nansible_ssh_pass:\nansible_password: \"\"\n",
+        "# ansible_become_password: in the vault\nansible_ssh_password_mechanism: sshpass\n",
+    ],
+)
+def test_what_is_no_secret_is_taken(content: str) -> None:
+    refuse_secrets({"a.yml": content.encode()}, [PEM])
+
+
+@pytest.mark.parametrize("name", ["hosts/n/../../x", "..", "/etc/passwd"])
+def test_a_name_that_leaves_the_folder_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(BackupError, match="would leave its folder"):
+        write(tmp_path / "b.tar.gz", {name: b"x"}, HEAD, 5.0)
+    assert list(tmp_path.iterdir()) == []
+    index = write(tmp_path / "b.tar.gz", {"a..b": b"x"}, HEAD, 5.0)
+    index["files"] = {name: index["files"]["a..b"]}
+    with pytest.raises(BackupError, match="would leave its folder"):
+        verify(changed(tmp_path / "made.tar.gz", {name: b"x"}, index))
+
+
+def test_passwords_of_connections_are_looked_for() -> None:
+    hostvars = {
+        "n": {"ansible_become_password": "hunter2hunter2", "ansible_ssh_pass": "word", "ansible_user": "operator"}
+    }
+    assert rackserve_backup.backup_secrets(hostvars, {"key": "k"}) == ["hunter2hunter2", "k"]
+
+
 def test_an_archive_is_proven(tmp_path: Path) -> None:
     target = tmp_path / "new/b.tar.gz"
     index = write(target, {"a/b.txt": b"x", "plan.json": b"{}"}, HEAD, 5.0)
@@ -109,6 +167,8 @@ def test_the_module(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         capsys, **{**options, "path": target + "2", "files": {"x": "c2VjcmV0LXZhbHVl"}, "secrets": ["secret-value"]}
     )
     assert "stands in x" in str(refused["msg"])
+    outside = run(capsys, **{**options, "path": target + "2", "files": {"../x": "e30="}}, _ansible_check_mode=True)
+    assert "'../x' would leave its folder" in str(outside["msg"])
     assert "no base64" in str(run(capsys, **{**options, "path": target + "2", "files": {"x": "?"}})["msg"])
 
 

@@ -24,6 +24,7 @@ from rackserve.health.ladder import (
     STEPS,
     Decision,
     State,
+    barred,
     decide,
     ladder_of,
     lines,
@@ -133,9 +134,18 @@ def test_a_line_of_the_log_that_is_older_than_the_step_is_no_reason_for_another(
     assert step(state, check="gpu-xid", seen="Xid 109 30 s ago: ctx")[0] == "reboot"
 
 
-def decided(states: Mapping[str, State], out: list[str], most_out: int = 1) -> list[Decision]:
+ENGINES = {host: [f"be/{host}{number}" for number in range(4)] for host in "abc"}
+
+
+def decided(
+    states: Mapping[str, State],
+    away: list[str],
+    most_out: int = 1,
+    targets: Mapping[str, list[str]] = ENGINES,
+) -> list[Decision]:
     results = {host: {"findings": [finding()]} for host in states}
-    return decide(results, states, dict.fromkeys(states, ALL), out=out, most_out=most_out, now_s=NOW)
+    enabled = dict.fromkeys(states, ALL)
+    return decide(results, states, enabled, targets=targets, away=away, most_out=most_out, now_s=NOW)
 
 
 def test_one_host_at_a_time() -> None:
@@ -143,17 +153,69 @@ def test_one_host_at_a_time() -> None:
     first, second = decided({"a": serving, "b": serving}, [])
     assert (first.step, second.step) == ("drain", "alert")
     assert "one host and one step at a time" in second.held
-    (first, second) = decided({"a": serving, "b": OURS}, ["b"])
+    (first, second) = decided({"a": serving, "b": OURS}, ENGINES["b"])
     assert (first.host, first.step, second.step) == ("b", "restart_fabric_manager", "alert")
-    (only,) = decided({"a": serving}, ["c"])
-    assert only.step == "alert" and "c is out already, at most 1" in only.held
-    assert decided({"a": serving}, ["c"], 2)[0].step == "drain"
+    (only,) = decided({"a": serving}, ["be/c0"])
+    assert only.step == "alert" and "c (be/c0) is out already, at most 1" in only.held
+    assert decided({"a": serving}, ["be/c0"], 2)[0].step == "drain"
+
+
+def test_a_host_of_which_something_serves_is_not_drained_beside_one_that_is_out() -> None:
+    (one,) = decided({"b": State(serving=("be/b1",))}, [*ENGINES["a"], "be/b0"])
+    assert one.step == "alert" and "a (be/a0, be/a1, be/a2, be/a3) is out already" in one.held
+    (one,) = decided({"b": State(serving=("be/b1",))}, ["be/b0"])
+    assert (one.step, one.others_out) == ("drain", 0)
+    (one,) = decided({"b": State(serving=("be/b1",))}, ["be/a0", "be/a1", "other/x"], 2)
+    assert (one.step, one.others_out) == ("drain", 2), "those of its own backends"
+    (one,) = decided({"b": State(serving=("be/b1",))}, [*ENGINES["a"], *ENGINES["b"]])
+    assert (one.step, one.others_out) == ("drain", -1), "nothing of it serves: a drain takes nothing away"
+
+
+def test_hosts_of_one_engine_count_as_one() -> None:
+    groups = {"a": ["be/r0"], "b": ["be/r0"], "c": ["be/r1"], "d": ["be/r1"]}
+    (worker,) = decided({"b": State(serving=("be/r0",))}, ["be/r0"], targets=groups)
+    assert worker.step == "drain", "its head is out because of it"
+    (other,) = decided({"c": State(serving=("be/r1",))}, ["be/r0"], targets=groups)
+    assert other.step == "alert" and "a (be/r0) is out already" in other.held
+    assert decided({"c": State(serving=("be/r1",))}, ["be/r0"], 2, groups)[0].step == "drain"
 
 
 def test_a_host_that_is_well_again_stays_drained_and_is_told() -> None:
-    (one,) = decide({"a": {"findings": []}}, {"a": OURS}, {}, out=["a"], most_out=1, now_s=NOW)
+    (one,) = ended({"a": {"findings": [finding(severity="warning")], "unknown": []}})
     assert (one.step, one.why) == ("hand_over", MENDED)
     assert lines([one]) == [f"a: drained on host: {MENDED}: next step hand_over"]
+
+
+def ended(results: dict[str, Any], targets: Mapping[str, list[str]] | None = None) -> list[Decision]:
+    shared = {"a": ["be/r0"], **(targets or {})}
+    states = {host: OURS for host in results if "be/r0" in shared[host]}
+    return decide(results, states, dict.fromkeys(states, ALL), targets=shared, away=["be/r0"], most_out=1, now_s=NOW)
+
+
+@pytest.mark.parametrize(
+    ("findings", "unknown", "words"),
+    [
+        ([finding("driver-versions")], [], "driver-versions on host: bad"),
+        ([finding("gpu-xid", cause="driver-versions")], [], "gpu-xid on host: bad"),
+        ([], [{"id": "gpu-lost", "why": "NVML", "caused_by": ""}], "gpu-lost could not be read"),
+    ],
+)
+def test_what_the_ladder_has_no_step_for_is_not_mended(
+    findings: list[dict[str, Any]], unknown: list[dict[str, Any]], words: str
+) -> None:
+    (one,) = ended({"a": {"findings": findings, "unknown": unknown}})
+    assert (one.step, one.held) == ("alert", f"not mended yet, a: {words}")
+
+
+def test_a_host_is_handed_over_with_those_that_share_its_servers() -> None:
+    well = {"findings": [], "unknown": []}
+    sick, head = ended({"a": well, "b": {"findings": [finding()], "unknown": []}}, {"b": ["be/r0"]})
+    assert (sick.host, sick.step) == ("b", "restart_fabric_manager")
+    assert (head.host, head.step, head.held) == ("a", "alert", "not mended yet, b: fabric-state on host: bad")
+    (one,) = ended({"a": well}, {"b": ["be/r0"]})
+    assert (one.step, one.held) == ("alert", "not mended yet, b: nothing is known of it")
+    assert [one.step for one in ended({"a": well, "b": well}, {"b": ["be/r0"]})] == ["hand_over", "hand_over"]
+    assert [one.step for one in ended({"a": well}, {"b": ["be/r1"]})] == ["hand_over"]
 
 
 def test_targets_are_those_of_the_host_and_of_its_groups() -> None:
@@ -175,13 +237,37 @@ def test_the_filter_puts_hosts_gateway_and_settings_together() -> None:
     hostvars = {
         "a": {"rackserve_health": health, "act_on_health_seen": {"tried": []}, "act_on_health_steps": {"drain": True}}
     }
-    (row,) = rackserve_health.health_decisions(hostvars, servers, instances)
+    (row,) = rackserve_health.health_decisions(hostvars, servers, instances, [])
     assert row["step"] == "drain"
     assert rackserve_health.health_decision_lines([row]) == ["a: fabric-state on host: bad: next step drain"]
-    (row,) = rackserve_health.health_decisions(hostvars, [{**servers[0]}, {**servers[1], "status": "DOWN"}], instances)
-    assert "b is out already" in row["held"]
-    (row,) = rackserve_health.health_decisions(hostvars, [], instances)
+    (row,) = rackserve_health.health_decisions(
+        hostvars, [{**servers[0]}, {**servers[1], "status": "DOWN"}], instances, []
+    )
+    assert "b (be/r1) is out already" in row["held"]
+    two = [*instances, {"host": "a", "group": "c", "gateway_target": "be/r2"}]
+    down = [{**servers[0], "status": "DOWN"}, {**servers[1], "admin": "drain"}, {**servers[0], "slot": "r2"}]
+    (row,) = rackserve_health.health_decisions(hostvars, down, two, [])
+    assert (row["step"], row["held"]) == ("alert", "b (be/r1) is out already, at most 1 at a time")
+    group = [instances[0], {**instances[1], "group": "a", "gateway_target": None}]
+    worker = {"b": hostvars["a"]}
+    (row,) = rackserve_health.health_decisions(worker, [{**servers[0], "status": "DOWN"}], group, [])
+    assert (row["host"], row["step"]) == ("b", "drain")
+    (row,) = rackserve_health.health_decisions(hostvars, [], instances, [])
     assert "the gateway has no server of it" in row["held"]
+    (row,) = rackserve_health.health_decisions(hostvars, servers, instances, ["a"])
+    assert row["step"] == "alert" and "it runs the gateway" in row["held"]
+    pool = {"host": "a", "group": "p", "gateway_target": None, "deployment": "pd", "pool": "decode"}
+    (row,) = rackserve_health.health_decisions(hostvars, servers, [*instances, pool], [])
+    assert row["step"] == "alert" and "engines of pd that the gateway cannot lead requests around" in row["held"]
+
+
+def test_a_host_that_cannot_be_drained_is_not_worked_on() -> None:
+    head = {"host": "a", "group": "g", "gateway_target": "be/r0", "deployment": "m", "pool": None}
+    part = {"host": "b", "group": "g", "gateway_target": None, "deployment": "m", "pool": None}
+    assert [barred(host, [head, part], ["gw"]) for host in "abc"] == ["", "", ""]
+    assert "runs the gateway" in barred("a", [head, part], ["a"])
+    assert "engines of m" in barred("b", [part], [])
+    assert "engines of m" in barred("b", [head, {**part, "gateway_target": "be/r1", "pool": "prefill"}], [])
 
 
 def test_quarantine_takes_over_the_ladders_drains_and_nobody_elses(tmp_path: Path) -> None:
@@ -262,12 +348,16 @@ def test_no_step_beyond_the_drain_while_anything_runs(tmp_path: Path, name: str)
 def test_never_on_the_host_from_which_ansible_runs(tmp_path: Path) -> None:
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc/machine-id").write_text("abc\n")
-    for given in ({"controller": "abc"}, {"connection": "10.0.0.1 5 10.0.0.1 22"}):
+    (tmp_path / actions.BOOT_ID).parent.mkdir(parents=True)
+    (tmp_path / actions.BOOT_ID).write_text("boot\n")
+    in_a_container = {"controller": "x", "connection": "172.17.0.2 5 10.0.0.1 22", "controller_boot": "boot\n"}
+    for given in ({"controller": "abc"}, {"connection": "10.0.0.1 5 10.0.0.1 22"}, in_a_container):
         machine = Machine(tmp_path)
         assert "another one" in actions.look(machine.host(**given))["problem"]
         with pytest.raises(ActionError, match="Ansible runs on this host"):
             actions.take(machine.host(**given), "drain", "c", "s", NOW, dry=False)
-    assert actions.look(Machine(tmp_path).host(controller="x", connection="10.0.0.2 5 10.0.0.1 22"))["problem"] == ""
+    elsewhere = {"controller": "x", "connection": "10.0.0.2 5 10.0.0.1 22", "controller_boot": "other"}
+    assert actions.look(Machine(tmp_path).host(**elsewhere))["problem"] == ""
 
 
 def test_a_dry_run_looks_and_takes_nothing(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from types import ModuleType
 
 import paramiko
 import pytest
+from ansible.parsing.vault import VaultLib, VaultSecret
 from invoke import Exit
 from rackserve.oncall.hosts import Host
 from rackserve.oncall.sweep import sweep
@@ -151,6 +152,38 @@ def test_what_was_read_is_kept_until_the_inventory_changes(
     kept.unlink()
     with pytest.raises(Exit, match="no ansible here"):
         fab.inventory_hosts(str(source))
+
+
+def test_an_encrypted_file_is_read_with_the_configured_password_or_left_out(
+    fab: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    password = tmp_path / "password"
+    password.write_text("secret\n")
+    folder = tmp_path / "group_vars/all"
+    folder.mkdir(parents=True)
+    (tmp_path / "hosts.yml").write_text("all: {children: {gpu: {hosts: {n: {ansible_host: 10.0.0.1}}}}}\n")
+    (folder / "way.yml").write_text("ansible_port: 2222\nansible_ssh_pass: '{{ vault_pass }}'\n")
+    vault = VaultLib([("default", VaultSecret(b"secret"))])
+    (folder / "secrets.yml").write_bytes(vault.encrypt("ansible_user: ada\nvault_pass: hidden\n"))
+
+    def read() -> tuple[Host, str]:
+        (host,) = fab.read_inventory(tmp_path / "hosts.yml")
+        return host, capsys.readouterr().err
+
+    host, said = read()
+    assert (host.address, host.port, host.user) == ("10.0.0.1", 2222, "")
+    assert len(said.splitlines()) == 1 and "secrets.yml: encrypted, and no vault password" in said
+
+    before = fab.signature(tmp_path / "hosts.yml")
+    monkeypatch.setenv("ANSIBLE_VAULT_PASSWORD_FILE", str(password))
+    assert fab.signature(tmp_path / "hosts.yml") != before
+    monkeypatch.setattr("ansible.constants.DEFAULT_VAULT_PASSWORD_FILE", str(password))
+    host, said = read()
+    assert (host.user, said) == ("ada", "")
+
+    monkeypatch.setattr("ansible.constants.DEFAULT_VAULT_PASSWORD_FILE", str(tmp_path / "none"))
+    host, said = read()
+    assert host.user == "" and "no vault password: " in said
 
 
 def test_an_inventory_that_is_not_there(fab: ModuleType) -> None:
