@@ -81,6 +81,9 @@ def test_what_is_run_again_is_shown_and_asked_for() -> None:
         *("ansible-playbook", "-i", "inventories/x/hosts.yml", "playbooks/site.yml"),
         *("--limit", "node2", "--check", "--diff"),
     ]
+    gateway = Host("gw", ("gateway",), "c")
+    assert rerun.command("x", [*HOSTS, gateway], "node2", False)[-1] == "node2,gw"
+    assert rerun.command("x", [*HOSTS, gateway], "gw,node2", False)[-1] == "gw,node2"
     told: list[str] = []
     assert rerun.agreed(words, lambda _: "yes", told.append)
     assert told[0] == " ".join(words)
