@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from rackserve.gateway.notes import read_notes
+from rackserve.gateway.notes import read_notes, taken_over
 from rackserve.gateway.runtime import NO_ADDRESS, GatewayError
 from rackserve.gateway.servers import Request, apply
 from rackserve.gateway.service import require_others, wait_up
-from rackserve.gateway.slots import cut_off, out_on_purpose, unproven
+from rackserve.gateway.slots import cut_off, out_on_purpose, still_out, unproven
 from test_membership import FakeHaproxy
 
 FOUR = tuple(("be", f"r{number}", f"10.0.0.{number + 1}", 8000, 0) for number in range(4))
@@ -91,6 +91,23 @@ def test_maintenance_is_noted_like_a_drain(tmp_path: Path) -> None:
     assert read_notes(tmp_path / "drained-by.json") == {"be/r2": "replace-host"}
     done = apply(haproxy, state, Request(targets=["be/r2"], state="ready", by="replace-host"), check=False)
     assert done["servers"][0]["admin"] == "ready"
+
+
+def test_a_machine_that_was_refused_or_drained_before_comes_back(tmp_path: Path) -> None:
+    haproxy, state = Haproxy(*FOUR), tmp_path / "server-state"
+    apply(haproxy, state, Request(targets=["be/r2"], state="drain", by="drain-host"), check=False)
+    apply(haproxy, state, Request(targets=["be/r1"], state="drain"), check=False)
+    taken = Request(targets=["be/r1", "be/r2"], state="maint", by="replace-host")
+    apply(haproxy, state, taken, check=False)
+    assert read_notes(tmp_path / "drained-by.json") == {"be/r2": "replace-host"}
+    back = Request(targets=["be/r1", "be/r2"], state="ready", by="return-host")
+    done = apply(haproxy, state, back, check=False)
+    assert [row["admin"] for row in done["servers"]] == ["maint", "ready"]
+    assert still_out(done["servers"]) == ["be/r1 is still out (maint), by a person"]
+
+
+def test_return_host_ends_no_drain_of_an_operation_that_did_not_finish() -> None:
+    assert set(taken_over("return-host")) == {"drain-host", "replace-host"}
 
 
 def test_work_is_given_when_the_probe_has_seen_it() -> None:
