@@ -106,6 +106,15 @@ def test_a_machine_that_was_refused_or_drained_before_comes_back(tmp_path: Path)
     assert still_out(done["servers"]) == ["be/r1 is still out (maint), by a person"]
 
 
+def test_the_note_of_a_removed_replica_ends_with_its_slot(tmp_path: Path) -> None:
+    haproxy, state = Haproxy(*FOUR, EMPTY), tmp_path / "server-state"
+    (tmp_path / "drained-by.json").write_text('{"be/r2": "scale-deployment", "be/r4": "scale-deployment"}')
+    apply(haproxy, state, Request(targets=["be/r2"], state="drain", by="scale-deployment"), check=False)
+    haproxy.rows["be/r2"][2:5] = [NO_ADDRESS, 1, 1]
+    apply(haproxy, state, Request(), check=False)
+    assert read_notes(tmp_path / "drained-by.json") == {}
+
+
 def test_return_host_ends_no_drain_of_an_operation_that_did_not_finish() -> None:
     assert set(taken_over("return-host")) == {"drain-host", "replace-host"}
 
@@ -143,7 +152,7 @@ def test_a_transaction_ends_what_another_one_left_and_nothing_else(
 
 def test_what_is_out_on_purpose_is_no_failure_and_named() -> None:
     def row(slot: str, by: str) -> dict[str, str]:
-        return {"backend": "be", "slot": slot, "admin": "drain", "drained_by": by}
+        return {"backend": "be", "slot": slot, "address": "10.0.0.1", "admin": "drain", "drained_by": by}
 
     seen = [row("r0", "drain-host"), row("r1", "upgrade-release"), row("r2", "")]
     rows = [{"server": f"be/r{number}", "ok": number == 3} for number in range(4)]
@@ -152,3 +161,4 @@ def test_what_is_out_on_purpose_is_no_failure_and_named() -> None:
         "be/r0 is out (drain) by drain-host; playbooks/return-host.yml brings it back",
     ]
     assert [entry["slot"] for entry in cut_off(seen)] == ["r1"]
+    assert cut_off([{**seen[1], "address": None}]) == []
