@@ -123,3 +123,10 @@ def test_an_operation_on_one_host_refuses_a_limit_that_leaves_it_out() -> None:
         if any(play.get("ansible.builtin.import_playbook") == "give-work.yml" for play in plays):
             checked = [play for play in plays if play.get("ansible.builtin.import_playbook") == "check-operand.yml"]
             assert [play["vars"]["operand_takes_part"] for play in checked] == [True], here(path)
+
+
+@pytest.mark.parametrize("operation", ["replace-host", "scale-deployment"])
+def test_the_lease_is_renewed_after_hosts_were_converged(operation: str) -> None:
+    imported = [play.get("ansible.builtin.import_playbook") for play in read_yaml(REPO / f"playbooks/{operation}.yml")]
+    assert imported[imported.index("converge-hosts.yml") + 1] == "renew-lease.yml"
+    assert imported.count("renew-lease.yml") == 2
