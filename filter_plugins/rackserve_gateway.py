@@ -62,6 +62,11 @@ def out_on_purpose(servers: Any) -> list[str]:
     return slots.out_on_purpose(plain(servers))
 
 
+def still_out(servers: Any) -> list[str]:
+    """A line for each server that is out, with who took it out."""
+    return slots.still_out(plain(servers))
+
+
 def cut_off(servers: Any) -> list[dict[str, Any]]:
     """The servers that an operation drained and did not give back; not those that are out on purpose."""
     return slots.cut_off(plain(list(servers)))
@@ -87,6 +92,7 @@ class FilterModule:
             "warm_engines": warm_engines,
             "acceptance_table": acceptance_table,
             "out_on_purpose": out_on_purpose,
+            "still_out": still_out,
             "cut_off": cut_off,
             "unproven": unproven,
         }

@@ -86,6 +86,16 @@ def removed_servers(servers: Any, plan: Any, deployment: Any) -> list[dict[str, 
     return order.removed_servers(plain(servers), _gateway_deployment(plan, deployment))
 
 
+def absent_hosts(removed: Any, hosts: Any, present: Any) -> list[str]:
+    """Hosts with a removed server that take no part in the run."""
+    return order.absent_hosts(plain(list(removed)), plain(list(hosts)), plain(list(present)))
+
+
+def units_to_stop(shown: Any) -> list[str]:
+    """Units that run or are enabled, in what systemctl show says."""
+    return order.units_to_stop(str(shown))
+
+
 def added_instances(servers: Any, plan: Any, deployment: Any) -> list[dict[str, Any]]:
     """Engines of a deployment that the gateway has no server for yet."""
     return order.added_instances(plain(plan["instances"]), plain(servers), str(deployment))
@@ -118,6 +128,8 @@ class FilterModule:
             "host_targets": host_targets,
             "release_change": release_change,
             "removed_servers": removed_servers,
+            "absent_hosts": absent_hosts,
+            "units_to_stop": units_to_stop,
             "added_instances": added_instances,
             "scale_conflicts": scale_conflicts,
             "is_known_replacement": is_known_replacement,

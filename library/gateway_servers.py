@@ -64,7 +64,8 @@ options:
     description:
       - The operation that asks. Its drains are noted, so that one that was cut off is found by its next run.
       - With V(ready) only targets that it drained itself change; a person's drain stays. V(roll-serving),
-        V(upgrade-release) and V(rollback-release) also end each other's drains and those of V(restart-serving).
+        V(upgrade-release) and V(rollback-release) also end each other's drains and those of V(restart-serving);
+        V(return-host) ends those of V(drain-host) and V(replace-host).
     type: str
     default: ""
   wait_idle_s:

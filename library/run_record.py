@@ -79,7 +79,9 @@ records:
   elements: dict
   sample: [{id: 20261126T152235Z-site-1f2e, operation: site, who: ada@ops1, state: done, begun_at: 1795706555}]
 previous_release:
-  description: The release that the newest change of a release began with.
+  description:
+    - The release that the newest change of a release began with.
+    - Of a way back that did not end well, the release which it goes to.
   returned: when listed
   type: str
   sample: "2026.11"

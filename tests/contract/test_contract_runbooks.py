@@ -15,7 +15,7 @@ HEADS = ("You see", "It means", "Type", "Expect", "If not")
 # Imported by others, never typed.
 PARTS = {
     "begin-operation", "check-operand", "compile-plan", "converge-hosts", "end-operation", "give-work", "make-release",
-    "move-release", "probe-drift", "report-run", "roll-engines", "roll-gateway", "ship-release",
+    "move-release", "probe-drift", "renew-lease", "report-run", "roll-engines", "roll-gateway", "ship-release",
 }  # fmt: skip
 OPERATIONS = {path.stem for path in PLAYBOOKS} - PARTS
 FAB = {"status", "logs", "gpus", "rerun", "bundle"}

@@ -20,7 +20,12 @@ ON_PURPOSE = {"drain-host": "return-host", "replace-host": "replace-host"}
 
 
 def taken_over(by: str) -> tuple[str, ...]:
-    """Whose drains an operation may end: its own, and a transaction those of every transaction and of a restart."""
+    """Whose drains an operation may end: its own; a transaction those of every transaction and of a restart.
+
+    return-host ends those that wait for a person.
+    """
+    if by == "return-host":
+        return tuple(ON_PURPOSE)
     return (*TRANSACTIONS, "restart-serving") if by in TRANSACTIONS else (by,)
 
 
@@ -65,8 +70,12 @@ def write_notes(path: Path, notes: dict[str, str]) -> None:
 
 
 def noted_before(notes: dict[str, str], targets: list[str], admins: dict[str, str], by: str) -> dict[str, str]:
-    """The notes once `by` drains the targets; a server that is out already was taken out by somebody else."""
-    return {**notes, **{key: by for key in targets if by and admins.get(key) == "ready"}}
+    """The notes once `by` drains the targets; a server that is out already was taken out by somebody else.
+
+    Only replace-host takes over what drain-host took out: the machine that was drained does not come back.
+    """
+    taken = {key for key in targets if by == "replace-host" and notes.get(key) == "drain-host"}
+    return {**notes, **{key: by for key in targets if by and (admins.get(key) == "ready" or key in taken)}}
 
 
 def noted_after(notes: dict[str, str], targets: list[str], admins: dict[str, str], by: str) -> dict[str, str]:

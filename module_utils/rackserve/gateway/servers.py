@@ -146,7 +146,8 @@ def rows(
 
 
 def _admins(servers: dict[str, Server]) -> dict[str, str]:
-    return {key: server.admin for key, server in servers.items()}
+    """Of filled servers: an empty slot is out by nobody's will, so a note on it ends."""
+    return {key: server.admin for key, server in servers.items() if not server.empty}
 
 
 def _asked(request: Request, notes: dict[str, str], planned: dict[str, Server]) -> tuple[list[str], dict[str, str]]:

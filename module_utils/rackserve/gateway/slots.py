@@ -114,9 +114,18 @@ def out_on_purpose(servers: list[dict[str, Any]]) -> list[str]:
     ]
 
 
+def still_out(servers: list[dict[str, Any]]) -> list[str]:
+    """A line for each server that gets no requests by somebody's will, with who that is."""
+    return [
+        f"{row['backend']}/{row['slot']} is still out ({row['admin']}), by {row['drained_by'] or 'a person'}"
+        for row in servers
+        if row["address"] and row["admin"] != "ready"
+    ]
+
+
 def cut_off(servers: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The servers that an operation drained and did not give back; not those that are out on purpose."""
-    return [row for row in servers if row["drained_by"] and row["drained_by"] not in ON_PURPOSE]
+    """The servers that an operation drained and did not give back; not those out on purpose, and no empty slots."""
+    return [row for row in servers if row["address"] and row["drained_by"] and row["drained_by"] not in ON_PURPOSE]
 
 
 def unproven(rows: list[dict[str, Any]], servers: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import tarfile
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -105,15 +107,15 @@ def contents(answers: Mapping[str, Answer]) -> dict[str, str]:
 
 def write(path: Path, top: str, texts: Mapping[str, str], now_s: float) -> int:
     """Write the archive, readable by its owner alone; bytes. Raises OSError, also where the file is there already."""
-    part = path.with_name(path.name + ".part")
-    with part.open("xb") as handle:
-        part.chmod(0o600)
-        with tarfile.open(fileobj=handle, mode="w:gz") as archive:
-            for name in sorted(texts):
-                data = texts[name].encode("utf-8", "replace")
-                member = tarfile.TarInfo(f"{top}/{name}")
-                member.size, member.mtime, member.mode = len(data), int(now_s), 0o600
-                archive.addfile(member, io.BytesIO(data))
+    # A name of its own, mode 0600: what a run that was killed left is in nobody's way.
+    number, made = tempfile.mkstemp(prefix=f"{path.name}.", suffix=".part", dir=path.parent)
+    part = Path(made)
+    with os.fdopen(number, "wb") as handle, tarfile.open(fileobj=handle, mode="w:gz") as archive:
+        for name in sorted(texts):
+            data = texts[name].encode("utf-8", "replace")
+            member = tarfile.TarInfo(f"{top}/{name}")
+            member.size, member.mtime, member.mode = len(data), int(now_s), 0o600
+            archive.addfile(member, io.BytesIO(data))
     if path.exists():
         part.unlink()
         raise FileExistsError(17, "it is there already; name another file", str(path))

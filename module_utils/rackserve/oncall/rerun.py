@@ -12,10 +12,12 @@ YES = "yes"
 
 
 def command(inventory: str, hosts: Sequence[Host], limit: str, check: bool) -> list[str]:
-    """site.yml for the hosts of a limit. Raises HostError where the limit fits none."""
+    """site.yml for the hosts of a limit and the gateway, which has the lease. HostError where the limit fits none."""
     words = ["ansible-playbook", "-i", inventory, "playbooks/site.yml"]
     if limit:
-        words += ["--limit", ",".join(host.name for host in choose(hosts, limit))]
+        names = [host.name for host in choose(hosts, limit)]
+        names += [host.name for host in hosts if "gateway" in host.groups and host.name not in names]
+        words += ["--limit", ",".join(names)]
     return words + (["--check", "--diff"] if check else [])
 
 

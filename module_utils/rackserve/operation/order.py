@@ -92,6 +92,30 @@ def removed_servers(servers: Sequence[dict[str, Any]], deployment: dict[str, Any
     ]
 
 
+def absent_hosts(
+    removed: Sequence[dict[str, Any]], hosts: Sequence[dict[str, Any]], present: Iterable[str]
+) -> list[str]:
+    """A line for each host of the plan that has a removed server and takes no part: its engine could not be stopped."""
+    there = set(present)
+    return [
+        f"{host['name']} has {server['backend']}/{server['slot']} and takes no part in this run"
+        for server in removed
+        for host in hosts
+        if host["address"] == server["address"] and host["name"] not in there
+    ]
+
+
+def units_to_stop(shown: str) -> list[str]:
+    """Units that run, or would after a boot, in what `systemctl show -p Id,ActiveState,UnitFileState` says of some."""
+    found = []
+    for block in shown.split("\n\n"):
+        said = dict(line.partition("=")[::2] for line in block.splitlines())
+        resting = said.get("ActiveState") in ("inactive", "failed") and said.get("UnitFileState") != "enabled"
+        if said.get("Id") and not resting:
+            found.append(said["Id"])
+    return found
+
+
 def probe_lines(probe: dict[str, Any], most: int = 8) -> list[str]:
     """What a probe found on a host: a line for each role with the ids that differ, and one for each stale unit."""
     lines = []

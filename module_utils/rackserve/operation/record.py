@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 BEGUN, DONE, FAILED, CUT_OFF, UNREADABLE = "begun", "done", "failed", "cut off", "unreadable"
+UNFINISHED = (BEGUN, CUT_OFF, FAILED)
 MOST_STEPS, MOST_LINES, MOST_CHARACTERS = 500, 50, 600
 NEW_MACHINE = "new machine "
 RELEASE_OPERATIONS = ("upgrade-release", "rollback-release")
@@ -90,7 +91,7 @@ def unfinished(records: list[dict[str, Any]], operation: str, details: dict[str,
     """The run that a new one goes on with: the newest of this operation on this subject, where it did not succeed."""
     for record in records:
         if record.get("operation") == operation and _subject(record.get("details") or {}) == _subject(details):
-            return record["id"] if record["state"] in (BEGUN, CUT_OFF, FAILED) else ""
+            return record["id"] if record["state"] in UNFINISHED else ""
     return ""
 
 
@@ -99,10 +100,17 @@ def _subject(details: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def previous_release(records: list[dict[str, Any]]) -> str:
-    """The release that the newest change of a release began with; "" where none was recorded."""
-    for record in records:
+    """The release that the newest change of a release began with; "" where none was recorded.
+
+    Where the newest one is a way back that did not end well, it is the release which that one goes to.
+    """
+    changes = [record for record in records if record.get("operation") in RELEASE_OPERATIONS]
+    for number, record in enumerate(changes):
         details = record.get("details") or {}
-        if record.get("operation") in RELEASE_OPERATIONS and details.get("release_from"):
+        unfinished_back = record["operation"] == "rollback-release" and record.get("state") in UNFINISHED
+        if number == 0 and unfinished_back and details.get("release_to"):
+            return str(details["release_to"])
+        if details.get("release_from"):
             return str(details["release_from"])
     return ""
 

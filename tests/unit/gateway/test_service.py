@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from rackserve.gateway.notes import read_notes
+from rackserve.gateway.notes import read_notes, taken_over
 from rackserve.gateway.runtime import NO_ADDRESS, GatewayError
 from rackserve.gateway.servers import Request, apply
 from rackserve.gateway.service import require_others, wait_up
-from rackserve.gateway.slots import cut_off, out_on_purpose, unproven
+from rackserve.gateway.slots import cut_off, out_on_purpose, still_out, unproven
 from test_membership import FakeHaproxy
 
 FOUR = tuple(("be", f"r{number}", f"10.0.0.{number + 1}", 8000, 0) for number in range(4))
@@ -93,6 +93,32 @@ def test_maintenance_is_noted_like_a_drain(tmp_path: Path) -> None:
     assert done["servers"][0]["admin"] == "ready"
 
 
+def test_a_machine_that_was_refused_or_drained_before_comes_back(tmp_path: Path) -> None:
+    haproxy, state = Haproxy(*FOUR), tmp_path / "server-state"
+    apply(haproxy, state, Request(targets=["be/r2"], state="drain", by="drain-host"), check=False)
+    apply(haproxy, state, Request(targets=["be/r1"], state="drain"), check=False)
+    taken = Request(targets=["be/r1", "be/r2"], state="maint", by="replace-host")
+    apply(haproxy, state, taken, check=False)
+    assert read_notes(tmp_path / "drained-by.json") == {"be/r2": "replace-host"}
+    back = Request(targets=["be/r1", "be/r2"], state="ready", by="return-host")
+    done = apply(haproxy, state, back, check=False)
+    assert [row["admin"] for row in done["servers"]] == ["maint", "ready"]
+    assert still_out(done["servers"]) == ["be/r1 is still out (maint), by a person"]
+
+
+def test_the_note_of_a_removed_replica_ends_with_its_slot(tmp_path: Path) -> None:
+    haproxy, state = Haproxy(*FOUR, EMPTY), tmp_path / "server-state"
+    (tmp_path / "drained-by.json").write_text('{"be/r2": "scale-deployment", "be/r4": "scale-deployment"}')
+    apply(haproxy, state, Request(targets=["be/r2"], state="drain", by="scale-deployment"), check=False)
+    haproxy.rows["be/r2"][2:5] = [NO_ADDRESS, 1, 1]
+    apply(haproxy, state, Request(), check=False)
+    assert read_notes(tmp_path / "drained-by.json") == {}
+
+
+def test_return_host_ends_no_drain_of_an_operation_that_did_not_finish() -> None:
+    assert set(taken_over("return-host")) == {"drain-host", "replace-host"}
+
+
 def test_work_is_given_when_the_probe_has_seen_it() -> None:
     haproxy = Haproxy(*FOUR, status={"be/r0": ["DOWN", "UP"]})
     slept: list[float] = []
@@ -126,7 +152,7 @@ def test_a_transaction_ends_what_another_one_left_and_nothing_else(
 
 def test_what_is_out_on_purpose_is_no_failure_and_named() -> None:
     def row(slot: str, by: str) -> dict[str, str]:
-        return {"backend": "be", "slot": slot, "admin": "drain", "drained_by": by}
+        return {"backend": "be", "slot": slot, "address": "10.0.0.1", "admin": "drain", "drained_by": by}
 
     seen = [row("r0", "drain-host"), row("r1", "upgrade-release"), row("r2", "")]
     rows = [{"server": f"be/r{number}", "ok": number == 3} for number in range(4)]
@@ -135,3 +161,4 @@ def test_what_is_out_on_purpose_is_no_failure_and_named() -> None:
         "be/r0 is out (drain) by drain-host; playbooks/return-host.yml brings it back",
     ]
     assert [entry["slot"] for entry in cut_off(seen)] == ["r1"]
+    assert cut_off([{**seen[1], "address": None}]) == []

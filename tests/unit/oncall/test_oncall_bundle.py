@@ -53,6 +53,8 @@ def test_secrets_of_one_host_are_taken_out_of_all() -> None:
 
 def test_the_archive_is_its_owners_alone_and_never_replaces_one(tmp_path: Path) -> None:
     target = tmp_path / "b.tar.gz"
+    left = tmp_path / "b.tar.gz.part"
+    left.write_text("of a run that was killed")
     assert write(target, "top", {"n1/a.txt": "x\n"}, 1.0) > 0
     assert target.stat().st_mode & 0o777 == 0o600
     with tarfile.open(target) as archive:
@@ -60,7 +62,7 @@ def test_the_archive_is_its_owners_alone_and_never_replaces_one(tmp_path: Path) 
         assert member and member.read() == b"x\n"
     with pytest.raises(FileExistsError):
         write(target, "top", {}, 1.0)
-    assert list(tmp_path.iterdir()) == [target]
+    assert sorted(tmp_path.iterdir()) == [target, left]
 
 
 def test_the_collecting_script_runs_here() -> None:
@@ -81,6 +83,9 @@ def test_what_is_run_again_is_shown_and_asked_for() -> None:
         *("ansible-playbook", "-i", "inventories/x/hosts.yml", "playbooks/site.yml"),
         *("--limit", "node2", "--check", "--diff"),
     ]
+    gateway = Host("gw", ("gateway",), "c")
+    assert rerun.command("x", [*HOSTS, gateway], "node2", False)[-1] == "node2,gw"
+    assert rerun.command("x", [*HOSTS, gateway], "gw,node2", False)[-1] == "gw,node2"
     told: list[str] = []
     assert rerun.agreed(words, lambda _: "yes", told.append)
     assert told[0] == " ".join(words)

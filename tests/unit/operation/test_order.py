@@ -71,6 +71,24 @@ def test_with_a_host_its_routers_are_passed_by() -> None:
     assert order.host_targets(mine, [], [direct, other], "node1") == ["be_tiny-engines/e1"]
 
 
+def test_a_replica_is_not_removed_from_a_host_that_takes_no_part() -> None:
+    hosts = [{"name": "node0", "address": "10.0.0.1"}, {"name": "node1", "address": "10.0.0.2"}]
+    removed = [{"backend": "be_tiny", "slot": "r1", "address": "10.0.0.2", "port": 8000}]
+    assert order.absent_hosts(removed, hosts, ["node0", "node1"]) == []
+    assert order.absent_hosts(removed, hosts, ["node0"]) == ["node1 has be_tiny/r1 and takes no part in this run"]
+    assert order.absent_hosts(removed, hosts[:1], ["node0"]) == [], "a machine that is gone has nothing to stop"
+
+
+def test_units_of_removed_replicas_are_stopped_where_they_run_or_would() -> None:
+    def shown(unit: str, active: str, enabled: str) -> str:
+        return f"Id={unit}\nActiveState={active}\nUnitFileState={enabled}\n"
+
+    rows = [("a", "active", "disabled"), ("b", "inactive", "enabled"), ("c", "inactive", "disabled"),
+            ("d", "failed", "disabled"), ("e", "activating", "enabled")]  # fmt: skip
+    assert order.units_to_stop("\n".join(shown(*row) for row in rows)) == ["a", "b", "e"]
+    assert order.units_to_stop("") == []
+
+
 def test_hosts_with_engines_that_are_out_come_first() -> None:
     hosts = ["node0", "node1", "node2"]
     assert order.next_hosts(hosts, FOUR, ["be_tiny/r2"]) == ["node2", "node0", "node1"]

@@ -83,6 +83,18 @@ def test_the_previous_release_is_that_of_the_newest_change() -> None:
     assert core.previous_release(records[:2]) == ""
 
 
+@pytest.mark.parametrize(("state", "release"), [("begun", "1"), ("cut off", "1"), ("failed", "1"), ("done", "2")])
+def test_a_way_back_that_did_not_end_is_gone_on_with(state: str, release: str) -> None:
+    back = {"operation": "rollback-release", "state": state, "details": {"release_from": "2", "release_to": "1"}}
+    there = {"operation": "upgrade-release", "state": "done", "details": {"release_from": "1", "release_to": "2"}}
+    site = {"operation": "site", "state": "failed"}
+    assert core.previous_release([site, back, there]) == release
+    again = {"operation": "upgrade-release", "state": "failed", "details": {"release_from": "1", "release_to": "3"}}
+    assert core.previous_release([again, back, there]) == "1"
+    nothing_left = {**back, "details": {"release_from": "", "release_to": "1"}}
+    assert core.previous_release([nothing_left, back, there]) == ("2" if state == "done" else "1")
+
+
 def test_a_broken_record_is_shown_and_stops_no_list(tmp_path: Path) -> None:
     (tmp_path / "20260101T000000Z-site-0000.json").write_text("{")
     begin(tmp_path, 1_800_000_000)
