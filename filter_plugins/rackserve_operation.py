@@ -33,6 +33,16 @@ def units_due(instances: Any, probe: Any, left: Any = ()) -> list[str]:
     return order.units_due(plain(instances), plain(probe or {}), plain(list(left)))
 
 
+def next_engines(instances: Any, units: Any, left: Any) -> list[dict[str, Any]]:
+    """Engines of one host to roll, those that were left drained first."""
+    return order.next_engines(plain(list(instances)), plain(list(units)), plain(list(left)))
+
+
+def next_groups(groups: Any, instances: Any, left: Any) -> list[dict[str, Any]]:
+    """Engines over several hosts, those that were left drained first."""
+    return order.next_groups(plain(list(groups)), plain(list(instances)), plain(list(left)))
+
+
 def canary_peers(instances: Any, mine: Any, moved: Any) -> list[dict[str, Any]]:
     """Engines on the old release to compare one with; none where it is not the first."""
     return order.canary_peers(plain(list(instances)), plain(mine), plain(list(moved)))
@@ -114,6 +124,8 @@ class FilterModule:
             "operation_commands": operation_commands,
             "server_names": server_names,
             "units_due": units_due,
+            "next_engines": next_engines,
+            "next_groups": next_groups,
             "canary_peers": canary_peers,
             "host_targets": host_targets,
             "release_change": release_change,

@@ -20,6 +20,24 @@ def units_due(instances: Sequence[dict[str, Any]], probe: dict[str, Any], left: 
     ]
 
 
+def next_engines(
+    instances: Sequence[dict[str, Any]], units: Iterable[str], left: Iterable[str]
+) -> list[dict[str, Any]]:
+    """Engines of one host to roll: first those that an earlier run left drained, so that none is out beside them."""
+    drained, wanted = set(left), set(units)
+    first = [item for item in instances if item["gateway_target"] in drained]
+    return first + [item for item in instances if item["unit"] in wanted and item not in first]
+
+
+def next_groups(
+    groups: Sequence[dict[str, Any]], instances: Sequence[dict[str, Any]], left: Iterable[str]
+) -> list[dict[str, Any]]:
+    """Engines over several hosts in the order to roll them: first those that an earlier run left drained."""
+    drained = set(left)
+    first = {item["group"] for item in instances if item["gateway_target"] in drained}
+    return sorted(groups, key=lambda group: group["name"] not in first)
+
+
 def canary_peers(
     instances: Sequence[dict[str, Any]], mine: dict[str, Any], moved: Iterable[str], most: int = 3
 ) -> list[dict[str, Any]]:
