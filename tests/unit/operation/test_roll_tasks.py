@@ -70,7 +70,8 @@ PLAYBOOK = """
 UP = "gateway_servers up ['10.0.0.1']"
 # The calls that fail, every time or only when made for the <number>th time; `keep…` put old files back.
 CASES = {
-    "lost": ["lease"],
+    "taken": ["lease"],
+    "lost": ["lease 1"],
     "record": ["run_record step", "run_record failed"],
     "down": [UP],
     "wrong": ["completion_check"],
@@ -116,6 +117,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
 def after_work(calls: list[str]) -> list[str]:
     """What was done once it had been given work."""
     return calls[calls.index("gateway_servers ready") + 1 :]
+
+
+def test_a_run_without_the_lease_drains_nothing(runs: Runs) -> None:
+    calls, said = runs["taken"]
+    assert not {"gateway_servers drain", "stop"} & set(calls)
+    assert "was not rolled and was not stopped" in said and "lease fails" in said
 
 
 @pytest.mark.parametrize("case", ["lost", "record", "down"])
