@@ -28,9 +28,9 @@ def history_lines(records: Any) -> list[str]:
     return record.history_lines(plain(records))
 
 
-def units_due(instances: Any, probe: Any, left: Any = ()) -> list[str]:
-    """Units of one host that are not on the plan's files yet."""
-    return order.units_due(plain(instances), plain(probe or {}), plain(list(left)))
+def units_due(instances: Any, probe: Any, left: Any = (), kept: Any = ()) -> list[str]:
+    """Units of one host that are not on the plan's files yet, or whose change was cut off."""
+    return order.units_due(plain(instances), plain(probe or {}), plain(list(left)), plain(list(kept)))
 
 
 def next_engines(instances: Any, units: Any, left: Any) -> list[dict[str, Any]]:

@@ -28,9 +28,14 @@ def test_due_are_stale_ones_differing_ones_and_those_left_drained() -> None:
         ],
         "roles": {"vllm": {"differs": [{"id": "unit-tiny-1", "kind": "file", "why": "x"}]}},
     }
-    assert order.units_due(FOUR, probe, []) == [UNITS[1], UNITS[2]]
-    assert order.units_due(FOUR, {}, ["be_tiny/r3"]) == [UNITS[3]]
-    assert order.units_due([engine(0, "n", gateway_target=None)], {}, [""]) == []
+    assert order.units_due(FOUR, probe, [], []) == [UNITS[1], UNITS[2]]
+    assert order.units_due(FOUR, {}, ["be_tiny/r3"], []) == [UNITS[3]]
+    assert order.units_due([engine(0, "n", gateway_target=None)], {}, [""], []) == []
+
+
+def test_due_are_those_whose_change_was_cut_off_before_it_was_proven() -> None:
+    pool = [engine(0, "n", gateway_target=None), engine(1, "n", gateway_target=None)]
+    assert order.units_due(pool, {}, [], [UNITS[1]]) == [UNITS[1]]
 
 
 def test_an_engine_that_was_left_drained_is_rolled_before_others_of_its_host() -> None:
