@@ -28,9 +28,19 @@ def history_lines(records: Any) -> list[str]:
     return record.history_lines(plain(records))
 
 
-def units_due(instances: Any, probe: Any, left: Any = ()) -> list[str]:
-    """Units of one host that are not on the plan's files yet."""
-    return order.units_due(plain(instances), plain(probe or {}), plain(list(left)))
+def units_due(instances: Any, probe: Any, left: Any = (), kept: Any = ()) -> list[str]:
+    """Units of one host that are not on the plan's files yet, or whose change was cut off."""
+    return order.units_due(plain(instances), plain(probe or {}), plain(list(left)), plain(list(kept)))
+
+
+def next_engines(instances: Any, units: Any, left: Any) -> list[dict[str, Any]]:
+    """Engines of one host to roll, those that were left drained first."""
+    return order.next_engines(plain(list(instances)), plain(list(units)), plain(list(left)))
+
+
+def next_groups(groups: Any, instances: Any, left: Any) -> list[dict[str, Any]]:
+    """Engines over several hosts, those that were left drained first."""
+    return order.next_groups(plain(list(groups)), plain(list(instances)), plain(list(left)))
 
 
 def canary_peers(instances: Any, mine: Any, moved: Any) -> list[dict[str, Any]]:
@@ -124,6 +134,8 @@ class FilterModule:
             "operation_commands": operation_commands,
             "server_names": server_names,
             "units_due": units_due,
+            "next_engines": next_engines,
+            "next_groups": next_groups,
             "canary_peers": canary_peers,
             "host_targets": host_targets,
             "release_change": release_change,

@@ -8,6 +8,7 @@ module: engine_files
 short_description: Keep the files of an engine before a gated change, and put them back when it went wrong
 description:
   - What is kept stands in a folder that only root reads, as a whole or not at all, until it is forgotten.
+  - V(kept) leaves what is kept already, for then a change was cut off and what stands now may be half of it.
   - V(put_back) ends the unit at once, brings its files back and starts it.
 author: rackserve
 options:
@@ -18,10 +19,6 @@ options:
     choices: [kept, put_back, absent, observed]
     required: true
   paths: {description: "Files that the change may write, for V(kept).", type: list, elements: path, default: []}
-  reuse:
-    description: An earlier run was cut off in this change, so that what is kept already is the old state.
-    type: bool
-    default: false
   start: {description: Start the unit after its files are back., type: bool, default: true}
   folder:
     description: Where kept files are.
@@ -30,7 +27,7 @@ options:
 attributes:
   check_mode: {support: full, description: Touches neither files nor units.}
   diff_mode: {support: none, description: Files may hold secrets.}
-  idempotent: {support: partial, description: "V(absent) is; V(kept) keeps anew unless O(reuse) is set."}
+  idempotent: {support: partial, description: "V(kept) and V(absent) are; V(put_back) ends and starts the unit again."}
 """
 
 EXAMPLES = r"""
@@ -73,7 +70,7 @@ def change(given: dict[str, Any], run: Run, check: bool, root: Path) -> dict[str
     """Do what the options say."""
     folder, unit = root / given["folder"].lstrip("/"), given["unit"]
     if given["state"] == "kept":
-        result = keep(root, folder, unit, given["paths"], reuse=given["reuse"], check=check)
+        result = keep(root, folder, unit, given["paths"], check=check)
     elif given["state"] == "put_back":
         result = put_back(root, folder, unit, run, start=given["start"], check=check)
     elif given["state"] == "absent":
@@ -90,7 +87,6 @@ def main() -> None:
             "unit": {"type": "str", "required": True},
             "state": {"type": "str", "choices": ["kept", "put_back", "absent", "observed"], "required": True},
             "paths": {"type": "list", "elements": "path", "default": []},
-            "reuse": {"type": "bool", "default": False},
             "start": {"type": "bool", "default": True},
             "folder": {"type": "path", "default": "/var/lib/rackserve/kept"},
         },

@@ -64,15 +64,13 @@ def read_kept(folder: Path, unit: str) -> dict[str, Any] | None:
         raise FilesError(f"{path} is damaged ({error}): look at it, then remove {path.parent}") from error
 
 
-def keep(
-    root: Path, folder: Path, unit: str, paths: Sequence[str], *, reuse: bool, check: bool = False
-) -> dict[str, Any]:
+def keep(root: Path, folder: Path, unit: str, paths: Sequence[str], *, check: bool = False) -> dict[str, Any]:
     """Keep the files at `paths` as they are now, those that are not there as not there; {changed, release}.
 
-    `reuse`: an earlier run was cut off in this change: what it kept is the old state, what stands now is not.
+    Where something is kept a change was cut off: that is the old state, and what stands now may be half changed.
     """
     kept = read_kept(folder, unit)
-    if kept is not None and reuse:
+    if kept is not None:
         return {"changed": False, "release": kept["release"]}
     release = unit_release(root, unit)
     if check:
@@ -94,7 +92,6 @@ def keep(
         files.append({**entry, "mode": stat.S_IMODE(found.st_mode), "uid": found.st_uid, "gid": found.st_gid})
     text = json.dumps({"unit": unit, "release": release, "files": files}, indent=1) + "\n"
     _write(part / KEPT, text.encode(), 0o600, os.geteuid(), os.getegid())
-    forget(folder, unit)
     part.rename(folder / unit)
     return {"changed": True, "release": release}
 

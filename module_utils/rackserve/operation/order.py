@@ -6,18 +6,42 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 
-def units_due(instances: Sequence[dict[str, Any]], probe: dict[str, Any], left: Iterable[str]) -> list[str]:
-    """Units of one host that are not on the plan's files yet, in the plan's order; `left`: targets of a cut-off run."""
+def units_due(
+    instances: Sequence[dict[str, Any]], probe: dict[str, Any], left: Iterable[str], kept: Iterable[str]
+) -> list[str]:
+    """Units of one host that are not on the plan's files yet, or not proven on them, in the plan's order.
+
+    Of a run that was cut off: `left`, the targets that it drained, and `kept`, the units whose old files are kept.
+    """
     stale = {entry["unit"] for entry in probe.get("stale", []) if entry["role"] in ("vllm", "ray")}
     differing = {entry["id"] for entry in probe.get("roles", {}).get("vllm", {}).get("differs", [])}
-    drained = set(left)
+    drained, unfinished = set(left), set(kept)
     return [
         item["unit"]
         for item in instances
         if item["unit"] in stale
+        or item["unit"] in unfinished
         or f"unit-{item['name']}" in differing
         or (item["gateway_target"] and item["gateway_target"] in drained)
     ]
+
+
+def next_engines(
+    instances: Sequence[dict[str, Any]], units: Iterable[str], left: Iterable[str]
+) -> list[dict[str, Any]]:
+    """Engines of one host to roll: first those that an earlier run left drained, so that none is out beside them."""
+    drained, wanted = set(left), set(units)
+    first = [item for item in instances if item["gateway_target"] in drained]
+    return first + [item for item in instances if item["unit"] in wanted and item not in first]
+
+
+def next_groups(
+    groups: Sequence[dict[str, Any]], instances: Sequence[dict[str, Any]], left: Iterable[str]
+) -> list[dict[str, Any]]:
+    """Engines over several hosts in the order to roll them: first those that an earlier run left drained."""
+    drained = set(left)
+    first = {item["group"] for item in instances if item["gateway_target"] in drained}
+    return sorted(groups, key=lambda group: group["name"] not in first)
 
 
 def canary_peers(

@@ -59,7 +59,7 @@ def change(root: Path) -> None:
 
 def test_what_was_changed_is_put_back_and_started(root: Path) -> None:
     kept = root / "kept"
-    assert core.keep(root, kept, UNIT, PATHS, reuse=False) == {"changed": True, "release": "1"}
+    assert core.keep(root, kept, UNIT, PATHS) == {"changed": True, "release": "1"}
     assert stat.S_IMODE((kept / UNIT).stat().st_mode) == 0o700
     change(root)
     assert core.unit_release(root, UNIT) == "2"
@@ -78,10 +78,11 @@ def test_what_was_changed_is_put_back_and_started(root: Path) -> None:
 
 def test_a_change_that_was_cut_off_does_not_replace_what_is_kept(root: Path) -> None:
     kept = root / "kept"
-    core.keep(root, kept, UNIT, PATHS, reuse=False)
+    core.keep(root, kept, UNIT, PATHS)
     change(root)
-    assert core.keep(root, kept, UNIT, PATHS, reuse=True) == {"changed": False, "release": "1"}
-    assert core.keep(root, kept, UNIT, PATHS, reuse=False) == {"changed": True, "release": "2"}
+    assert core.keep(root, kept, UNIT, PATHS) == {"changed": False, "release": "1"}
+    assert core.forget(kept, UNIT)
+    assert core.keep(root, kept, UNIT, PATHS) == {"changed": True, "release": "2"}
 
 
 def test_a_keep_that_was_cut_off_counts_as_none(root: Path) -> None:
@@ -89,13 +90,13 @@ def test_a_keep_that_was_cut_off_counts_as_none(root: Path) -> None:
     (kept / f"{UNIT}.part").mkdir(parents=True)
     (kept / f"{UNIT}.part" / "00").write_text("half")
     assert core.read_kept(kept, UNIT) is None
-    assert core.keep(root, kept, UNIT, PATHS, reuse=True)["changed"]
+    assert core.keep(root, kept, UNIT, PATHS)["changed"]
     assert not (kept / f"{UNIT}.part").exists()
 
 
 def test_a_damaged_set_is_refused(root: Path) -> None:
     kept = root / "kept"
-    core.keep(root, kept, UNIT, PATHS, reuse=False)
+    core.keep(root, kept, UNIT, PATHS)
     (kept / UNIT / "01").write_text("A=3\n")
     with pytest.raises(core.FilesError, match="01 is not what was kept of"):
         core.put_back(root, kept, UNIT, Systemd(root))
@@ -115,7 +116,7 @@ def test_nothing_kept_touches_nothing(root: Path) -> None:
 
 def test_a_start_that_fails_is_said_and_a_kill_that_finds_nothing_is_not(root: Path) -> None:
     kept = root / "kept"
-    core.keep(root, kept, UNIT, PATHS, reuse=False)
+    core.keep(root, kept, UNIT, PATHS)
     core.put_back(root, kept, UNIT, Systemd(root, fails="kill"))
     with pytest.raises(core.FilesError, match=f"systemctl start {UNIT} ended with 1: it does not"):
         core.put_back(root, kept, UNIT, Systemd(root, fails="start"))
@@ -126,8 +127,8 @@ def test_a_start_that_fails_is_said_and_a_kill_that_finds_nothing_is_not(root: P
 
 def test_check_mode_touches_nothing(root: Path) -> None:
     kept = root / "kept"
-    assert core.keep(root, kept, UNIT, PATHS, reuse=False, check=True)["changed"] and not kept.exists()
-    core.keep(root, kept, UNIT, PATHS, reuse=False)
+    assert core.keep(root, kept, UNIT, PATHS, check=True)["changed"] and not kept.exists()
+    core.keep(root, kept, UNIT, PATHS)
     systemd = Systemd(root)
     assert core.put_back(root, kept, UNIT, systemd, check=True)["changed"] and systemd.sent == []
     assert core.forget(kept, UNIT, check=True) and (kept / UNIT).is_dir()

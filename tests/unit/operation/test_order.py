@@ -28,9 +28,30 @@ def test_due_are_stale_ones_differing_ones_and_those_left_drained() -> None:
         ],
         "roles": {"vllm": {"differs": [{"id": "unit-tiny-1", "kind": "file", "why": "x"}]}},
     }
-    assert order.units_due(FOUR, probe, []) == [UNITS[1], UNITS[2]]
-    assert order.units_due(FOUR, {}, ["be_tiny/r3"]) == [UNITS[3]]
-    assert order.units_due([engine(0, "n", gateway_target=None)], {}, [""]) == []
+    assert order.units_due(FOUR, probe, [], []) == [UNITS[1], UNITS[2]]
+    assert order.units_due(FOUR, {}, ["be_tiny/r3"], []) == [UNITS[3]]
+    assert order.units_due([engine(0, "n", gateway_target=None)], {}, [""], []) == []
+
+
+def test_due_are_those_whose_change_was_cut_off_before_it_was_proven() -> None:
+    pool = [engine(0, "n", gateway_target=None), engine(1, "n", gateway_target=None)]
+    assert order.units_due(pool, {}, [], [UNITS[1]]) == [UNITS[1]]
+
+
+def test_an_engine_that_was_left_drained_is_rolled_before_others_of_its_host() -> None:
+    two = [engine(0, "node0"), engine(1, "node0"), engine(2, "node0", gateway_target=None)]
+    named = [item["unit"] for item in two]
+    assert [item["unit"] for item in order.next_engines(two, named, ["be_tiny/r1"])] == [named[1], named[0], named[2]]
+    assert order.next_engines(two, [], ["be_tiny/r1"]) == [two[1]]
+    assert order.next_engines(two, named, []) == two
+
+
+def test_a_group_that_was_left_drained_is_rolled_before_others() -> None:
+    groups = [{"name": f"tiny-{number}", "nodes": []} for number in range(3)]
+    assert [item["name"] for item in order.next_groups(groups, FOUR, ["be_tiny/r1", "be_big/r0"])] == [
+        "tiny-1", "tiny-0", "tiny-2",
+    ]  # fmt: skip
+    assert order.next_groups(groups, FOUR, []) == groups
 
 
 def test_the_first_of_a_deployment_is_compared_with_the_others() -> None:
