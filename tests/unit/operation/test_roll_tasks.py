@@ -41,25 +41,26 @@ class ActionModule(ActionBase):
 SYSTEMCTL = """#!/bin/sh
 case "$1" in
 show) echo LoadState=loaded; echo ActiveState=active;;
-stop) echo stop >> "$CALLS/$(echo "$2" | cut -d. -f1)";;
+stop) echo stop >> "$CALLS/$CASE";;
 esac
 """
 PLAYBOOK = """
 - hosts: all
   gather_facts: false
+  environment: {CASE: "{{ inventory_hostname }}"}
   vars:
-    case: "{{ inventory_hostname }}"
+    # The same for all cases, which go through the tasks in step then.
     vllm_instances:
-      - {name: tiny, unit: "{{ case }}.service", port: 8000, address: 10.0.0.1, group: tiny, deployment: tiny,
+      - {name: tiny, unit: vllm-tiny.service, port: 8000, address: 10.0.0.1, group: tiny, deployment: tiny,
          gateway_target: be_tiny-engines/e0, pool: null, part: replica, served_model_name: tiny, api_key_secret: key,
          start_timeout_s: 5, gateway_doors: [{address: 10.0.0.1, port: 8000}, {address: 127.0.0.1, port: 8300}]}
     vllm_groups: []
     vllm_ray: null
     vllm_secrets: {key: none}
     vllm_warm: false
-    vllm_roll_units: ["{{ case }}.service"]
+    vllm_roll_units: [vllm-tiny.service]
     vllm_roll_change: false
-    vllm_roll_put_back: "{{ case is match('keep') }}"
+    vllm_roll_put_back: "{{ inventory_hostname is match('keep') }}"
     vllm_gateway_host: "{{ inventory_hostname }}"
     vllm_run: run
     vllm_lease: {owner: ada, plan_hash: x}
@@ -129,7 +130,7 @@ def test_a_run_without_the_lease_drains_nothing(runs: Runs) -> None:
 def test_what_fails_after_it_was_given_work_does_not_stop_it(case: str, runs: Runs) -> None:
     calls, said = runs[case]
     assert not {"stop", "gateway_servers drain", "engine_files put_back"} & set(after_work(calls))
-    assert f"{case}.service was rolled, is proven and has work" in said
+    assert "vllm-tiny.service was rolled, is proven and has work" in said
     assert CASES[case][0].rsplit(" ", 1)[0] in said and "run roll-serving again" in said
 
 
