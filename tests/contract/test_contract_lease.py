@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from contract_support import PLAYBOOKS, here, read_yaml, walk_tasks
+import pytest
+from contract_support import PLAYBOOKS, read_yaml
 
 
-def test_a_lost_lease_ends_a_change_of_release_before_hosts_are_changed() -> None:
-    path = next(path for path in PLAYBOOKS if path.stem == "move-release")
-    plays = read_yaml(path)
+@pytest.mark.parametrize(
+    ("before", "after"), [("Build the release", "Probe drift"), ("Ship the release", "Move engines")]
+)
+def test_a_lost_lease_ends_a_change_of_release_before_hosts_are_changed(before: str, after: str) -> None:
+    plays = read_yaml(next(path for path in PLAYBOOKS if path.stem == "move-release"))
     names = [play["name"] for play in plays]
-    for before, after in (("Build the release", "Probe drift"), ("Ship the release", "Move engines")):
-        between = plays[names.index(before) + 1 : names.index(after)]
-        renewed = [task for task in walk_tasks(between, here(path)) if "lease" in task.data]
-        assert renewed, f"the lease is not renewed between {before} and {after}"
+    between = plays[names.index(before) + 1 : names.index(after)]
+    assert "renew-lease.yml" in [play.get("ansible.builtin.import_playbook") for play in between]
