@@ -30,7 +30,8 @@ class ActionModule(ActionBase):
     def run(self, tmp=None, task_vars=None):
         args, case = self._task.args, task_vars["inventory_hostname"]
         awaited = f"up {[door['address'] for door in args['doors']]}" if args.get("wait_up_s") else ""
-        call = f"{self._task.action} {args.get('state') or awaited}".strip()
+        whoever = " whoever is out" if int(args.get("others_out", 0)) < 0 else ""
+        call = f"{self._task.action} {args.get('state') or awaited}{whoever}".strip()
         log = pathlib.Path(os.environ["CALLS"]) / case
         number = log.read_text().splitlines().count(call) if log.exists() else 0
         with log.open("a") as handle:
@@ -60,6 +61,7 @@ PLAYBOOK = """
     vllm_warm: false
     vllm_roll_units: [vllm-tiny.service]
     vllm_roll_change: false
+    vllm_others_out: 0
     vllm_roll_put_back: "{{ inventory_hostname is match('keep') }}"
     vllm_gateway_host: "{{ inventory_hostname }}"
     vllm_run: run
@@ -137,7 +139,7 @@ def test_what_fails_after_it_was_given_work_does_not_stop_it(case: str, runs: Ru
 def test_what_answers_wrongly_is_stopped_and_stays_drained(runs: Runs) -> None:
     calls, said = runs["wrong"]
     assert "gateway_servers ready" not in calls
-    assert calls[calls.index("completion_check") + 1 :][:2] == ["gateway_servers drain", "stop"]
+    assert calls[calls.index("completion_check") + 1 :][:2] == ["gateway_servers drain whoever is out", "stop"]
     assert "stays drained and stopped" in said and "completion_check fails" in said
 
 
