@@ -75,8 +75,13 @@ def _object(lines: Sequence[str]) -> dict[str, Any]:
 
 
 def _units(lines: Sequence[str]) -> list[dict[str, str]]:
+    """The units that are meant to run: one that is switched off, as a removed replica is, is left out."""
     blocks = "\n".join(lines).split("\n\n")
-    return [dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in blocks if block.strip()]
+    units = [
+        dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in blocks if block.strip()
+    ]
+    off = {"UnitFileState": "disabled", "ActiveState": "inactive"}
+    return [unit for unit in units if not off.items() <= unit.items()]
 
 
 def _gpus(lines: Sequence[str]) -> tuple[int, int]:

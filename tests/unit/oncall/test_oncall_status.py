@@ -100,6 +100,14 @@ def test_a_host_is_read() -> None:
     assert broken_units(seen.units) == []
 
 
+@pytest.mark.parametrize(("switched", "units"), [("disabled", 2), ("enabled", 3), ("static", 3)])
+def test_a_unit_that_is_switched_off_is_not_missed(switched: str, units: int) -> None:
+    removed = f"Id=vllm-m-1.service\nUnitFileState={switched}\nActiveState=inactive\nSubState=dead\n\n"
+    seen = read(node().replace("Type=exec", removed + "Type=exec"))
+    assert len(seen.units) == units
+    assert len(broken_units(seen.units)) == units - 2
+
+
 def test_the_table_tells_what_serves_what_is_out_and_what_is_wrong() -> None:
     answers = {"node1": Answer(node()), "node2": Answer(node("inactive", 7, 95)), "gw": Answer(GATEWAY)}
     lines, fine = table(HOSTS, answers)
