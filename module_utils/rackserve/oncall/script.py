@@ -75,8 +75,8 @@ def sections(text: str) -> dict[str, list[str]]:
 
 
 def shell_command(script: str, become: bool) -> str:
-    """The command line that runs a script in bash, whatever the user's shell is."""
-    return f"{'sudo -n ' if become else ''}bash -c {shlex.quote(script)}"
+    """The command line that runs a script in bash, whatever the user's shell is; what reads standard input gets none."""
+    return f"{'sudo -n ' if become else ''}bash -c {shlex.quote(script)} </dev/null"
 
 
 def journal_command(unit: str, since: str, lines: int, follow: bool, become: bool = False) -> str:

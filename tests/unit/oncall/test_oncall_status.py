@@ -180,7 +180,17 @@ def test_the_script_runs_here_and_comes_to_its_end() -> None:
 
 
 def test_command_lines() -> None:
-    assert shell_command("a 'b'", True) == "sudo -n bash -c 'a '\"'\"'b'\"'\"''"
+    assert shell_command("a 'b'", True) == "sudo -n bash -c 'a '\"'\"'b'\"'\"'' </dev/null"
+
+
+def test_a_command_that_reads_standard_input_does_not_wait_for_a_person() -> None:
+    """As grep does, of no file, on a host without adapters."""
+    command = shell_command("cat; echo end", False)
+    with subprocess.Popen(
+        ["/bin/sh", "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "end\n"
     words = journal_command("vllm-*", "1 hour ago", 50, True)
     assert words == "journalctl --no-pager -o short-iso -n 50 '--since=1 hour ago' -f '--unit=vllm-*'"
     for unit, since in (("a;b", ""), ("-x", ""), ("a", "$(x)")):
