@@ -75,7 +75,7 @@ def sections(text: str) -> dict[str, list[str]]:
 
 
 def shell_command(script: str, become: bool) -> str:
-    """The command line that runs a script in bash, whatever the user's shell is; what reads standard input gets none."""
+    """The command line that runs a script in bash, whatever the user's shell is, without standard input."""
     return f"{'sudo -n ' if become else ''}bash -c {shlex.quote(script)} </dev/null"
 
 

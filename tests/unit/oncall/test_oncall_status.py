@@ -182,6 +182,12 @@ def test_the_script_runs_here_and_comes_to_its_end() -> None:
 def test_command_lines() -> None:
     assert shell_command("a 'b'", True) == "sudo -n bash -c 'a '\"'\"'b'\"'\"'' </dev/null"
 
+    words = journal_command("vllm-*", "1 hour ago", 50, True)
+    assert words == "journalctl --no-pager -o short-iso -n 50 '--since=1 hour ago' -f '--unit=vllm-*'"
+    for unit, since in (("a;b", ""), ("-x", ""), ("a", "$(x)")):
+        with pytest.raises(ValueError, match="give a"):
+            journal_command(unit, since, 1, False)
+
 
 def test_a_command_that_reads_standard_input_does_not_wait_for_a_person() -> None:
     """As grep does, of no file, on a host without adapters."""
@@ -191,11 +197,6 @@ def test_a_command_that_reads_standard_input_does_not_wait_for_a_person() -> Non
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "end\n"
-    words = journal_command("vllm-*", "1 hour ago", 50, True)
-    assert words == "journalctl --no-pager -o short-iso -n 50 '--since=1 hour ago' -f '--unit=vllm-*'"
-    for unit, since in (("a;b", ""), ("-x", ""), ("a", "$(x)")):
-        with pytest.raises(ValueError, match="give a"):
-            journal_command(unit, since, 1, False)
 
 
 def test_gpus_with_their_users_and_xids() -> None:
