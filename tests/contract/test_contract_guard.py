@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from contract_support import REPO
 from rackserve.converge.document import parse_documents
 from rackserve.gpu.guard import read_arguments
@@ -106,6 +107,20 @@ def test_a_changed_guard_waits_at_the_gate_like_the_unit(lab: RenderedLab) -> No
 
 def test_a_start_is_refused_before_it_is_tried() -> None:
     """Whatever starts engines in the role asks the guard first, so that the run fails with the guard's words."""
-    for name, start in (("start", "'systemctl', 'start'"), ("roll-start", "state: started")):
+    for name, start in (("start", "'systemctl', 'start'"), ("roll-engine", "state: started")):
         text = Path(REPO / f"roles/vllm/tasks/{name}.yml").read_text("utf-8")
         assert text.index("import_tasks: guard.yml") < text.index(start)
+
+
+@pytest.mark.parametrize("name", ["roll-engine", "roll-group"])
+def test_what_could_not_be_drained_is_not_stopped(name: str) -> None:
+    """A drain that fails ends the run: no rescue that stops engines is around it."""
+    text = (REPO / f"roles/vllm/tasks/{name}.yml").read_text("utf-8")
+
+    def stopping(tasks: list[Any]) -> list[Any]:
+        inner = [one for task in tasks for one in stopping(task.get("block", []))]
+        return inner + [task for task in tasks if "stopped" in str(task.get("rescue")).split("Say why")[0]]
+
+    (guarded,) = stopping(yaml.safe_load(text))
+    assert "drain" not in [task.get("gateway_servers", {}).get("state") for task in guarded["block"]]
+    assert text.count("state: drain\n") == 1

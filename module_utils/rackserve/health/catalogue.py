@@ -5,16 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 
-from . import (
-    checks_deep,
-    checks_gpu,
-    checks_gpu_memory,
-    checks_host,
-    checks_kernel,
-    checks_link,
-    checks_rdma,
-    checks_weights,
-)
+from . import checks_deep, checks_gpu, checks_gpu_memory, checks_host, checks_kernel, checks_link, checks_rdma
 from .check import DEEP, FAST, Check
 
 CHECKS: tuple[Check, ...] = (
@@ -24,7 +15,6 @@ CHECKS: tuple[Check, ...] = (
     *checks_rdma.CHECKS,
     *checks_host.CHECKS,
     *checks_kernel.CHECKS,
-    *checks_weights.CHECKS,
     *checks_deep.CHECKS,
 )
 BY_ID = {check.id: check for check in CHECKS}

@@ -8,7 +8,6 @@ from ..health.expect import expectations
 from .flows import inbound_rules
 from .gpu_settings import host_gpu_settings
 from .inventory import Inventory
-from .units import RELAY_PORT
 
 
 def build_slices(
@@ -68,7 +67,6 @@ def build_slices(
             "models": models(item for item in plan["deployments"] if item["name"] in names),
             "instances": mine,
             "groups": groups,
-            "relay_port": RELAY_PORT if serves else 0,
             "ray": cluster,
             "gateway": gateway if is_gateway else None,
             "firewall": {"inbound": inbound.get(host, [])},
