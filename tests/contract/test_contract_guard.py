@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from contract_support import REPO
+from contract_support import REPO, read_yaml
 from rackserve.converge.document import parse_documents
 from rackserve.gpu.guard import read_arguments
 from rendered_lab import RenderedLab
@@ -115,12 +114,12 @@ def test_a_start_is_refused_before_it_is_tried() -> None:
 @pytest.mark.parametrize("name", ["roll-engine", "roll-group"])
 def test_what_could_not_be_drained_is_not_stopped(name: str) -> None:
     """A drain that fails ends the run: no rescue that stops engines is around it."""
-    text = (REPO / f"roles/vllm/tasks/{name}.yml").read_text("utf-8")
+    path = REPO / f"roles/vllm/tasks/{name}.yml"
 
     def stopping(tasks: list[Any]) -> list[Any]:
         inner = [one for task in tasks for one in stopping(task.get("block", []))]
         return inner + [task for task in tasks if "stopped" in str(task.get("rescue")).split("Say why")[0]]
 
-    (guarded,) = stopping(yaml.safe_load(text))
+    (guarded,) = stopping(read_yaml(path))
     assert "drain" not in [task.get("gateway_servers", {}).get("state") for task in guarded["block"]]
-    assert text.count("state: drain\n") == 1
+    assert path.read_text("utf-8").count("state: drain\n") == 1
