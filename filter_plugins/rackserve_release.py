@@ -25,10 +25,10 @@ def golden_instances(plan: Any) -> list[dict[str, Any]]:
         raise AnsibleFilterError(f"golden_instances: {problem}") from None
 
 
-def golden_answers(plan: Any, folder: str) -> dict[str, Any]:
+def golden_answers(plan: Any, folder: str, release: str = "") -> dict[str, Any]:
     """{deployment: recorded answers} of a plan; a deployment nothing was recorded for is left out."""
     # The plan as it is: a plain copy of a large one takes longer than the few values that are read of it.
-    return recordings.golden_answers(plan, Path(folder))
+    return recordings.golden_answers(plan, Path(folder), str(release))
 
 
 def built_release(description: Any, unbuilt: Any) -> dict[str, Any]:

@@ -58,6 +58,10 @@ options:
     type: list
     elements: str
     default: []
+  crashes:
+    description: Waiting ends, too, when one of O(units) ended by itself so often since it was started; 0 does not look.
+    type: int
+    default: 0
   report:
     description: A JSON file to write the rows to, with O(report_head) above them; folders are made.
     type: path

@@ -63,11 +63,27 @@ options:
   by:
     description:
       - The operation that asks. Its drains are noted, so that one that was cut off is found by its next run.
-      - With V(ready) only targets that it drained itself change; a person's drain stays.
+      - With V(ready) only targets that it drained itself change; a person's drain stays. V(roll-serving),
+        V(upgrade-release) and V(rollback-release) also end each other's drains and those of V(restart-serving);
+        V(return-host) ends those of V(drain-host) and V(replace-host).
     type: str
     default: ""
   wait_idle_s:
     description: Wait at most this long until no target has a session or a queued request; 0 does not wait.
+    type: float
+    default: 0
+  others_out:
+    description:
+      - With V(drain) or V(maint), how many other servers of the targets' backends may be out of service meanwhile.
+      - Where more are, nothing is changed and the failure names them. V(-1) does not ask.
+    type: int
+    default: -1
+  others_wait_s:
+    description: Seconds to wait for others that come back by themselves.
+    type: float
+    default: 30
+  wait_up_s:
+    description: Wait at most this long until targets that are not drained get requests; 0 does not wait.
     type: float
     default: 0
 attributes:
@@ -122,9 +138,9 @@ waited_s:
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.rackserve.gateway.membership import STATES, read_slots
+from ansible.module_utils.rackserve.gateway.membership import STATES
 from ansible.module_utils.rackserve.gateway.runtime import GatewayError, socket_command
-from ansible.module_utils.rackserve.gateway.servers import Request, apply
+from ansible.module_utils.rackserve.gateway.servers import apply, read_request
 
 SLOT = {
     "backend": {"type": "str", "required": True},
@@ -150,21 +166,15 @@ def main() -> None:
             "state": {"type": "str", "choices": list(STATES)},
             "by": {"type": "str", "default": ""},
             "wait_idle_s": {"type": "float", "default": 0},
+            "others_out": {"type": "int", "default": -1},
+            "others_wait_s": {"type": "float", "default": 30},
+            "wait_up_s": {"type": "float", "default": 0},
         },
         supports_check_mode=True,
     )
     options = module.params
     try:
-        request = Request(
-            read_slots(options["servers"]),
-            options["targets"],
-            options["state"],
-            options["join_state"],
-            options["wait_idle_s"],
-            options["by"],
-            options["missing"] == "leave",
-            [(door["address"], door["port"]) for door in options["doors"]],
-        )
+        request = read_request(options)
         result = apply(
             socket_command(Path(options["socket"])), Path(options["state_file"]), request, check=module.check_mode
         )

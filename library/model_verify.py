@@ -19,6 +19,10 @@ options:
   marks:
     description: Folder for C(READY) and its table, made where it is missing. Default is O(path).
     type: path
+  proven:
+    description: "Files that were hashed already in this run, C({name: [size, modification time in ns]})."
+    type: dict
+    default: {}
   fail: {description: Fail when the model is not ready., type: bool, default: false}
 attributes:
   check_mode: {support: full, description: "Compares and hashes, leaves READY as it is."}
@@ -57,6 +61,11 @@ unreadable:
   sample: []
 ready: {description: Nothing is wrong., type: bool, returned: always, sample: false}
 hashed: {description: How many files were read in full., type: int, returned: always, sample: 12}
+right:
+  description: Files that are right, with size and modification time in ns.
+  type: dict
+  returned: always
+  sample: {config.json: [1523, 1795430400000000000]}
 manifest_sha256: {description: What READY holds., type: str, returned: always}
 """
 
@@ -76,6 +85,7 @@ ARGUMENTS = {
     "full": {"type": "bool", "default": False},
     "threads": {"type": "int", "default": 4},
     "marks": {"type": "path"},
+    "proven": {"type": "dict", "default": {}},
     "fail": {"type": "bool", "default": False},
 }
 
@@ -110,10 +120,12 @@ def main() -> None:
         if given["marks"] and not module.check_mode:
             marks.mkdir(parents=True, exist_ok=True)
         settings = {"full": given["full"], "threads": given["threads"], "check_mode": module.check_mode}
+        right: dict[str, list[int]] = {}
+        settings.update(proven=given["proven"], right=right)
         verdict = verify(folder, text, reader=reader, marks=marks, **settings)
     except (ModelError, OSError) as error:
         module.fail_json(msg=str(error))
-    result = {**verdict._asdict(), "ready": verdict.ready, "manifest_sha256": manifest_digest(text)}
+    result = {**verdict._asdict(), "ready": verdict.ready, "right": right, "manifest_sha256": manifest_digest(text)}
     if verdict.changed:
         result["diff"] = {"before": f"READY: {before}\n", "after": f"READY: {verdict.ready}\n"}
     if given["fail"] and not verdict.ready:

@@ -56,7 +56,7 @@ def main() -> int:
         known = locked.setdefault(name, [])
         known += [digest for digest in hashes if digest not in known]
     note = LEFT_OUT.format(names=", ".join(excluded)) if excluded else ""
-    lines = [HEADER.format(name=base.name, note=note + NOTE.get(base.name, ""))]
+    lines = [HEADER.format(name=base.name, note=note + NOTE.get(base.name.removesuffix("-other"), ""))]
     for requirement in sorted(locked):
         lines.append(" \\\n    ".join([requirement, *(f"--hash={digest}" for digest in locked[requirement])]) + "\n")
     base.with_name(base.name + ".txt").write_text("".join(lines))

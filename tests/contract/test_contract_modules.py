@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import importlib.util
 import re
 from typing import Any
 
@@ -169,3 +170,16 @@ def test_wrong_arguments_are_seen() -> None:
     nested = {"servers": [{"slott": "x"}]}
     assert "gateway_servers.servers: no option slott" in wrong_arguments("gateway_servers", nested, True)
     assert wrong_arguments("converge", "documents=x", True) != []
+
+
+def test_a_filter_has_one_name_and_a_name_one_filter() -> None:
+    """Ansible takes the one it reads last, without a word."""
+    found: dict[str, list[str]] = {}
+    for path in sorted((REPO / "filter_plugins").glob("*.py")):
+        spec = importlib.util.spec_from_file_location(f"filters_{path.stem}", path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        for name in module.FilterModule().filters():
+            found.setdefault(name, []).append(path.name)
+    assert {name: files for name, files in found.items() if len(files) > 1} == {}

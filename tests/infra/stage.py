@@ -201,6 +201,17 @@ def cut_power(host: str) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
+@contextmanager
+def partition(host: str) -> Iterator[None]:
+    """The switch forwards nothing from or to a host, which keeps its link and knows nothing of it."""
+    port = ["/usr/sbin/bridge", "-n", "rslab", "link", "set", "dev", f"v-{host}", "state"]
+    subprocess.run([*port, "0"], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run([*port, "3"], check=True)
+
+
 def give_power(host: str) -> None:
     """The link of a host that gets its power back; lab-up boots it."""
     subprocess.run(["/usr/sbin/ip", "-n", "rslab", "link", "set", f"v-{host}", "up"], check=True)

@@ -113,6 +113,7 @@ def test_rules_that_cut_ssh_heal_themselves(module: Module, shell: Shell, plan: 
     built = build_rules(
         mine["firewall"]["inbound"], "owned_ports", mine["network"]["management_cidrs"],
         ssh_ports=[22], peers=mine["hosts"], exempt=[], pin_interface="",
+        relay_port=mine.get("relay_port", 0),
     )  # fmt: skip
     loaded = shell("node4", "cat /etc/rackserve/firewall/rackserve.nft")
     cutting = loaded.replace("policy accept;", "policy accept;\n\t\ttcp dport 22 ct state new drop", 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -16,10 +17,11 @@ import pytest
 from conftest import INVENTORY, REPO, STATE, Run, case, eventually, whole
 from rackserve.completion.client import Endpoint
 from scenarios import RESULTS, Outcome, record, table
-from stage import PROCESSES, Stage, cut_power, give_power, scene
+from stage import PROCESSES, Stage, cut_power, give_power, partition, scene
 
 Shell = Callable[[str, str], str]
 BEGUN = "stream begun there"
+PARTED_S = 60
 WATCH = "rackserve-engine-watch.service"
 
 
@@ -131,6 +133,26 @@ def test_host_powered_off(stage: Stage, playbook: Run) -> None:
 
 
 @whole
+def test_host_partitioned(stage: Stage) -> None:
+    """No packet comes or goes for a while: out of service; and back with the engine that ran all the time."""
+    pid = stage.pid("API server")
+    with scene(stage, "host partitioned for a minute") as at, contextlib.ExitStack() as cut:
+
+        def strike() -> None:
+            cut.enter_context(partition(stage.victim["host"]))
+
+        def heal() -> None:
+            time.sleep(max(0, at.began_s + PARTED_S - time.monotonic()))
+            cut.close()
+
+        at.strike(strike)
+        at.recover(help_it=heal)
+        at.outcome.human = "nothing"
+    assert {what for what in at.outcome.failed if not what.startswith(BEGUN)} == set(), at.errors()
+    assert stage.pid("API server") == pid
+
+
+@whole
 @pytest.mark.parametrize(
     ("how", "fault"),
     [("systemctl restart {}", "gateway restarted"), ("systemctl kill -s KILL {}", "gateway killed (SIGKILL)")],
@@ -183,7 +205,8 @@ def test_model_shard_corrupted(stage: Stage, playbook: Run) -> None:
 @whole
 def test_disk_full(stage: Stage) -> None:
     """No room for the engine's files, and the engine killed: after room was made, it serves."""
-    unit, cache = stage.victim["unit"], f"/var/cache/rackserve/{stage.victim['name']}"
+    unit = stage.victim["unit"]
+    cache = stage.on_victim(f"systemctl show --value --property=WorkingDirectory {unit}").strip()
     filled = (
         f"mount -t tmpfs -o size=256k,uid=$(id -u vllm),gid=$(id -g vllm),mode=700 full {cache};"
         f" dd if=/dev/zero of={cache}/ballast bs=4k status=none 2>/dev/null || true;"

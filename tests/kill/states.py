@@ -34,6 +34,7 @@ MAY_DIFFER = {
     r"srv/models/[^/]+/READY\.stat\.json": "modification times, which a model's READY is proven by",
     r"var/lib/(chrony|dbus|logrotate)/.*": "run time state of these services",
     r"var/lib/rackserve-health/.*": "what the health timer found last, with times",
+    r"var/lib/rackserve-weights(/.*)?": "what the timer that reads weights found last, with times",
     r"var/spool/.*|var/backups/.*": "run time state of cron jobs",
 }
 # Unit states that depend on the moment, not on what a run did.
@@ -41,6 +42,7 @@ MOVING_UNITS = {
     r"session-.*|user.*|ssh@.*|systemd-(hostnamed|timedated|localed|tmpfiles-clean)\.service": "people and clocks",
     r"(apt-daily|dpkg-db-backup|e2scrub|fstrim|logrotate|man-db|systemd-tmpfiles).*": "timers and what they start",
     r"rackserve-host-health\.service": "started by its timer",
+    r"rackserve-verify-weights\.service": "started by its timer",
 }
 _JUNK = re.compile(r"(.*/)?(\.[^/]*\.rackserve-new|[^/]*\.part|\.rsync-partial|[^/]*\.dpkg-(new|tmp))")
 

@@ -16,7 +16,6 @@ import yaml
 
 STUB = Path(__file__).parent / "stub"
 VERSION = "0.32.0"
-WHEEL = f"vllm-{VERSION}-py3-none-any.whl"
 RELEASE = "stub"
 CARD = "stub-model"
 LOCK = "requirements/engine-stub.txt"
@@ -24,19 +23,22 @@ SHARD_BYTES = 1 << 20
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
-def write_wheel(folder: Path) -> str:
+def write_wheel(folder: Path, version: str = VERSION, behaviour: str = "") -> str:
     """Write the stub's wheel into `folder`; its sha256. The same sources give the same bytes."""
     files = {str(path.relative_to(STUB)): path.read_bytes() for path in sorted(STUB.rglob("*.py"))}
-    info = f"vllm-{VERSION}.dist-info"
-    files[f"{info}/METADATA"] = f"Metadata-Version: 2.1\nName: vllm\nVersion: {VERSION}\nSummary: a stub\n".encode()
+    if behaviour:
+        files["vllm/behaviour.py"] = f'BEHAVIOUR = "{behaviour}"\n'.encode()
+    info = f"vllm-{version}.dist-info"
+    files[f"{info}/METADATA"] = f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\nSummary: a stub\n".encode()
     files[f"{info}/WHEEL"] = b"Wheel-Version: 1.0\nGenerator: stub\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
     record = "".join(f"{name},sha256={_record_digest(data)},{len(data)}\n" for name, data in files.items())
     files[f"{info}/RECORD"] = f"{record}{info}/RECORD,,\n".encode()
     folder.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(folder / WHEEL, "w") as archive:
+    wheel = folder / f"vllm-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
         for name, data in files.items():
             archive.writestr(zipfile.ZipInfo(name, _EPOCH), data)
-    return hashlib.sha256((folder / WHEEL).read_bytes()).hexdigest()
+    return hashlib.sha256(wheel.read_bytes()).hexdigest()
 
 
 def _record_digest(data: bytes) -> str:
@@ -64,6 +66,17 @@ def add_to(tree: Path, repository: Path) -> None:
     card.update(doc="Random bytes in place of weights, for tests only")
     (tree / f"files/models/{CARD}.yml").write_text(yaml.safe_dump(card))
     write_model(tree / f".cache/models/{CARD}")
+
+
+def add_variant(tree: Path, name: str, number: int, behaviour: str = "") -> None:
+    """Another release of the stub beside the first, after `add_to`; with something wrong with it where that is said."""
+    version, lock = f"0.32.{number}", f"requirements/engine-{name}.txt"
+    digest = write_wheel(tree / ".cache/wheelhouse", version, behaviour)
+    rest = locked_entry(tree / LOCK, "nvidia-ml-py")
+    (tree / lock).write_text(f"vllm=={version} --hash=sha256:{digest}\n{rest}\n")
+    release = yaml.safe_load((tree / f"files/releases/{RELEASE}.yml").read_text())
+    release.update(doc=f"Another stub, for tests only: {behaviour or 'nothing wrong'}", lock=lock)
+    (tree / f"files/releases/{name}.yml").write_text(yaml.safe_dump(release))
 
 
 def write_model(folder: Path) -> None:

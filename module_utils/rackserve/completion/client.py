@@ -33,13 +33,17 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class Ask:
-    """What to ask; `kind` is one of KINDS, `logprobs` requests the log probability of each token."""
+    """What to ask; `kind` is one of KINDS, `logprobs` requests the log probability of each token.
+
+    A prompt may be token ids where it is no chat; `extra` goes into the request as it is.
+    """
 
     model: str
-    prompt: str
+    prompt: str | list[int]
     kind: str = "plain"
     max_tokens: int = 8
     logprobs: bool = False
+    extra: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -63,6 +67,7 @@ def _body(ask: Ask) -> tuple[str, dict[str, Any]]:
         "temperature": 0,
         "seed": 0,
         "stream": streamed,
+        **ask.extra,
     }
     if streamed:
         body["stream_options"] = {"include_usage": True}

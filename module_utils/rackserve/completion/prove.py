@@ -33,6 +33,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "progress_s": {"type": "float", "default": 0},
     "poll_s": {"type": "float", "default": 1},
     "units": {"type": "list", "elements": "str", "default": []},
+    "crashes": {"type": "int", "default": 0},
     "report": {"type": "path"},
     "report_head": {"type": "dict", "default": {}},
     "report_only": {"type": "bool", "default": False},
@@ -60,7 +61,7 @@ def prove(given: Mapping[str, Any], output: Output) -> dict[str, Any]:
         lambda: check(endpoint, targets, given["attempts"], given["parallel"]),
         limit_s,
         given["poll_s"],
-        lambda: _stopped(given["units"], output),
+        lambda: _stopped(given["units"], output, given["crashes"]),
     )
     line = failure_line(rows, url)
     result = {"changed": False, "rows": rows, "waited_s": round(waited_s, 3), "failed_line": line}
@@ -78,7 +79,14 @@ def prove(given: Mapping[str, Any], output: Output) -> dict[str, Any]:
     return result
 
 
-def _stopped(units: Sequence[str], output: Output) -> str:
-    """The first unit that will not come by waiting, and its state; "" when there is none."""
-    states = ((unit, output(["systemctl", "is-active", unit]).strip()) for unit in units)
-    return next((f"{unit}: {state}" for unit, state in states if state in STOPPED), "")
+def _stopped(units: Sequence[str], output: Output, crashes: int = 0) -> str:
+    """The first unit that will not come by waiting, and why; "" when there is none."""
+    for unit in units:
+        state = output(["systemctl", "is-active", unit]).strip()
+        if state in STOPPED:
+            return f"{unit}: {state}"
+        if crashes:
+            said = output(["systemctl", "show", "--property=NRestarts", "--value", unit]).strip()
+            if said.isdigit() and int(said) >= crashes:
+                return f"{unit}: ended by itself {said} times since it was started"
+    return ""

@@ -65,21 +65,37 @@ def _held(gateway: Mapping[str, Any]) -> bool:
     return bool((gateway.get("lease") or {}).get("left_s", 0) > 0)
 
 
-def _drained(case: Case) -> Iterator[Hit]:
+# What an operation meant to stay drained is given back by another; every other one finishes when it is run again.
+_GIVES_BACK = {
+    "drain-host": "return-host.yml -e host={host}",
+    "quarantine": "lift-quarantine.yml -e host={host} -e confirm={host}",
+}
+
+
+def _out(case: Case) -> Iterator[tuple[Host, Mapping[str, Any], str, str]]:
     for host, gateway in _gateways(case):
         for one in _servers(gateway):
-            if one.get("admin") == "ready":
-                continue
             by = str(one.get("drained_by") or "")
-            if by and _held(gateway):
-                continue  # an operation is at work
-            target = f"{one.get('backend')}/{one.get('slot')}"
-            text = f"{target} is in state {one.get('admin')}{f', by {by}, which did not finish' if by else ''}"
-            values = {"target": target, "by": by or "a person"}
-            confidence = 0.92 if by else 0.9
-            yield Hit(
-                host.name, [host.line("show servers state", text)], "", values, _engine_host(case, one), confidence
-            )
+            # While an operation holds the lease it is at work.
+            if one.get("admin") != "ready" and not (by and _held(gateway)):
+                yield host, one, by, f"{one.get('backend')}/{one.get('slot')}"
+
+
+def _drained(case: Case) -> Iterator[Hit]:
+    for host, one, by, target in _out(case):
+        if not by:
+            line = host.line("show servers state", f"{target} is in state {one.get('admin')}")
+            yield Hit(host.name, [line], "", {"target": target}, _engine_host(case, one))
+
+
+def _drained_by_operation(case: Case) -> Iterator[Hit]:
+    for host, one, by, target in _out(case):
+        if by:
+            cut_off = "" if by in _GIVES_BACK else ", which did not finish"
+            line = host.line("show servers state", f"{target} is in state {one.get('admin')}, by {by}{cut_off}")
+            about = _engine_host(case, one)
+            finish = _GIVES_BACK.get(by, f"{by}.yml").format(host=about)
+            yield Hit(host.name, [line], "", {"target": target, "by": by, "finish": finish}, about)
 
 
 def _engine_host(case: Case, server: Mapping[str, Any]) -> str:
@@ -205,13 +221,19 @@ RULES = (
         (*SERVICE_SYMPTOMS, "unit-killed", "unit-failed"),
     ),
     Rule(
-        "gateway-drained", "operation", DEGRADED, 0.9, "{target} was drained by {by} and not given back",
+        "gateway-drained", "operation", DEGRADED, 0.9, "{target} was drained by hand and not given back",
         "A drained engine gets no request, however healthy it is.",
-        "an operation's drain: run it again, it finishes; a person's: return it when nobody works on {host} any more",
+        "return it when nobody works on {host} any more",
         "ansible -i <inventory> gateway -m gateway_servers -a '{{\"socket\": \"/run/haproxy/rackserve.sock\", "
         "\"state_file\": \"/var/lib/rackserve/gateway/server-state\", "
         "\"targets\": [\"{target}\"], \"state\": \"ready\"}}'",
         _drained, ("gateway-no-server",),
+    ),
+    Rule(
+        "gateway-drained-by-operation", "operation", DEGRADED, 0.92, "{target} was drained by {by} and not given back",
+        "An operation was cut off, or is followed by another that gives the host work again.",
+        "drain-host: return-host.yml; quarantine: lift-quarantine.yml; any other: run it again as before, it finishes",
+        PLAY + "{finish}", _drained_by_operation, ("gateway-no-server",),
     ),
     Rule(
         "gateway-addresses", "gateway", DOWN, 0.85, "servers in the gateway are not those of the plan ({target})",
@@ -259,7 +281,7 @@ RULES = (
         "It holds the lease; what it drained and stopped comes back when it ends.",
         "ask {owner}; where it does not run any more, run {operation} again: it finishes what was cut off",
         "ssh {host} cat /var/lib/rackserve/lease.json", _at_work,
-        ("gateway-drained", "gateway-server-down", "unit-stopped", "engine-loading"),
+        ("gateway-drained", "gateway-drained-by-operation", "gateway-server-down", "unit-stopped", "engine-loading"),
     ),
     Rule(
         "lease-unreadable", "operation", DEGRADED, 0.9, "the lease file cannot be read",

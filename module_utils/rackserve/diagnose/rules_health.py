@@ -16,6 +16,7 @@ SKIPPED = ("services", "gpu-xid", *(known.check for known in log.KNOWN), "kernel
 _CATEGORIES = {
     "nvlink": "fabric", "fabric": "fabric", "gpu": "hardware", "rdma": "network", "disk": "storage", "memory": "memory",
     "time": "time", "driver": "driver", "engine": "process", "cpu": "configuration", "kernel": "kernel",
+    "weights": "storage",
 }  # fmt: skip
 _OWN = {
     "gpu-foreign-process": "process", "gpu-orphan-memory": "memory", "gpu-persistence": "configuration",

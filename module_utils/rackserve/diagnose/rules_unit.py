@@ -264,7 +264,7 @@ RULES = (
         "Somebody stopped it, or an operation was cut off after its stop.",
         "if nobody is at work on {host}: site.yml starts what is inactive and proves it",
         SITE + " --limit {host},gateway", _over_units(_stopped),
-        (*SERVICE_SYMPTOMS, "engine-hung", "gateway-drained"),
+        (*SERVICE_SYMPTOMS, "engine-hung", "gateway-drained", "gateway-drained-by-operation"),
     ),
     Rule(
         "unit-failed", "process", DOWN, 0.6, "{unit} failed",

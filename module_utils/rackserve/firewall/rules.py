@@ -122,6 +122,8 @@ def _accepts(flow: Flow) -> list[str]:
     return lines
 
 
+# Sets of our table whose elements have a timeout: who may reach the relay just now.
+RELAY_SETS = {"ip": "relay4", "ip6": "relay6"}
 STRICT_HEAD = (
     "ct state invalid drop",
     "meta l4proto { icmp, ipv6-icmp } accept",
@@ -151,11 +153,13 @@ def build_rules(
     peers: Sequence[Mapping[str, Any]] = (),
     exempt: Sequence[Mapping[str, Any]] = (),
     pin_interface: str = "",
+    relay_port: int = 0,
 ) -> dict[str, Any]:
-    """Return {mode, policy, flows[], rules[], digest}: the body of chain input of `table inet rackserve`.
+    """Return {mode, policy, flows[], rules[], relay_sets[], digest}: the body of chain input of `table inet rackserve`.
 
     `owned_ports` filters only the ports named in `inbound`; `strict` drops everything nobody listed, and adds
-    `exempt` (storage clients that are called back). SSH from `management_cidrs` is part of both.
+    `exempt` (storage clients that are called back). `relay_port` admits the addresses in the sets relay4 and relay6,
+    which a copy of weights fills while it runs; 0 is none. SSH from `management_cidrs` is part of both.
     Raises FirewallError for a mode, flow or address that cannot be meant, and when no management network is named
     although SSH would be filtered.
     """
@@ -170,7 +174,8 @@ def build_rules(
         raise FirewallError("management_cidrs is empty and the rules filter SSH; name the networks operators come from")
     management = [{"name": "ssh-management", "port": p, "sources": list(management_cidrs)} for p in guarded]
     extra = list(exempt) if mode == "strict" else []
-    flows = merge_flows([*inbound, *management, *extra], peers)
+    relay = [{"name": "weights-relay", "port": relay_port, "sources": []}] if relay_port else []
+    flows = merge_flows([*inbound, *management, *extra, *relay], peers)
     rules = ['iifname "lo" accept', "ct state established,related accept"]
     if mode == "strict":
         rules += STRICT_HEAD
@@ -178,12 +183,15 @@ def build_rules(
         rules += _pinned(pin_interface, peers)
     for flow in flows:
         rules += _accepts(flow)
+    for family, name in RELAY_SETS.items() if relay_port else ():
+        rules.append(f'tcp dport {relay_port} {family} saddr @{name} accept comment "weights-relay"')
     if mode == "owned_ports":
         rules += [f"{_match(flow)} counter drop" for flow in flows]
     else:
         rules.append("counter drop")
     policy = "drop" if mode == "strict" else "accept"
-    built: dict[str, Any] = {"mode": mode, "policy": policy, "flows": flows, "rules": rules}
+    sets = list(RELAY_SETS.values()) if relay_port else []
+    built: dict[str, Any] = {"mode": mode, "policy": policy, "flows": flows, "rules": rules, "relay_sets": sets}
     built["digest"] = digest(built)
     return built
 

@@ -12,6 +12,21 @@ from pathlib import Path
 from .runtime import GatewayError
 
 NAME = "drained-by.json"
+# Each of these leaves an engine on files it has proven, so each may finish what another one of them left drained.
+TRANSACTIONS = ("roll-serving", "upgrade-release", "rollback-release")
+
+# These take servers out until a person asks for them back: no run is missing anything there.
+ON_PURPOSE = {"drain-host": "return-host", "replace-host": "replace-host"}
+
+
+def taken_over(by: str) -> tuple[str, ...]:
+    """Whose drains an operation may end: its own; a transaction those of every transaction and of a restart.
+
+    return-host ends those that wait for a person.
+    """
+    if by == "return-host":
+        return tuple(ON_PURPOSE)
+    return (*TRANSACTIONS, "restart-serving") if by in TRANSACTIONS else (by,)
 
 
 def note_file(state_file: Path) -> Path:
@@ -55,8 +70,12 @@ def write_notes(path: Path, notes: dict[str, str]) -> None:
 
 
 def noted_before(notes: dict[str, str], targets: list[str], admins: dict[str, str], by: str) -> dict[str, str]:
-    """The notes once `by` drains the targets; a server that is out already was taken out by somebody else."""
-    return {**notes, **{key: by for key in targets if by and admins.get(key) == "ready"}}
+    """The notes once `by` drains the targets; a server that is out already was taken out by somebody else.
+
+    Only replace-host takes over what drain-host took out: the machine that was drained does not come back.
+    """
+    taken = {key for key in targets if by == "replace-host" and notes.get(key) == "drain-host"}
+    return {**notes, **{key: by for key in targets if by and (admins.get(key) == "ready" or key in taken)}}
 
 
 def noted_after(notes: dict[str, str], targets: list[str], admins: dict[str, str], by: str) -> dict[str, str]:

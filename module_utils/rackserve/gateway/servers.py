@@ -8,9 +8,10 @@ import time
 from pathlib import Path
 from typing import Any, Callable
 
-from .membership import Change, Slot, missing_servers, plan_membership, plan_state, servers_at
-from .notes import note_file, noted_after, noted_before, read_notes, write_notes
+from .membership import Change, Slot, missing_servers, plan_membership, plan_state, read_slots, servers_at
+from .notes import note_file, noted_after, noted_before, read_notes, taken_over, write_notes
 from .runtime import Command, GatewayError, Load, Server, intent_rows, parse_servers_state, parse_stat
+from .service import require_others, wait_up
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,6 +19,8 @@ class Request:
     """What a caller asks for: slots to sync, targets ("backend/slot") and their state, seconds to wait for idle.
 
     `by` names an operation: its drains are noted, and of its targets it makes ready only what it drained itself.
+    `others_out`: how many others may be out while a target is taken out, waited for `others_wait_s`; -1 does not ask.
+    `wait_up_s`: seconds within which what was made ready gets requests.
     `doors` are targets by (address, port): every serving server that leads there.
     `leave_missing` leaves out planned slots that the running gateway does not have, in place of a GatewayError.
     """
@@ -28,8 +31,22 @@ class Request:
     join_state: str = "ready"
     wait_idle_s: float = 0.0
     by: str = ""
+    others_out: int = -1
+    others_wait_s: float = 30.0
+    wait_up_s: float = 0.0
     leave_missing: bool = False
     doors: list[tuple[str, int]] = dataclasses.field(default_factory=list)
+
+
+def read_request(options: dict[str, Any]) -> Request:
+    """The options of gateway_servers. Raises GatewayError for slots that cannot be."""
+    same = ("targets", "state", "join_state", "wait_idle_s", "by", "others_out", "others_wait_s", "wait_up_s")
+    return Request(
+        slots=read_slots(options["servers"]),
+        doors=[(door["address"], door["port"]) for door in options["doors"]],
+        leave_missing=options["missing"] == "leave",
+        **{name: options[name] for name in same},
+    )
 
 
 def _send(command: Command, text: str) -> None:
@@ -129,14 +146,15 @@ def rows(
 
 
 def _admins(servers: dict[str, Server]) -> dict[str, str]:
-    return {key: server.admin for key, server in servers.items()}
+    """Of filled servers: an empty slot is out by nobody's will, so a note on it ends."""
+    return {key: server.admin for key, server in servers.items() if not server.empty}
 
 
 def _asked(request: Request, notes: dict[str, str], planned: dict[str, Server]) -> tuple[list[str], dict[str, str]]:
     """The targets that change, and the notes to write before they do."""
     if request.state == "ready" and request.by:
-        return [key for key in request.targets if notes.get(key) == request.by], notes
-    if request.state == "drain":
+        return [key for key in request.targets if notes.get(key) in taken_over(request.by)], notes
+    if request.state in ("drain", "maint"):
         return request.targets, noted_before(notes, request.targets, _admins(planned), request.by)
     return request.targets, notes
 
@@ -175,6 +193,9 @@ def apply(
     if request.state is not None:
         changes += plan_state(planned, asked, request.state)
     planned = _predicted(current, changes)
+    if request.others_out >= 0 and request.state in ("drain", "maint"):
+        wait_s = 0.0 if check else request.others_wait_s
+        require_others(command, request.targets, request.others_out, stored, wait_s=wait_s)
     if notes != stored and not check:
         write_notes(note_path, notes)
     if changes and not check:
@@ -195,6 +216,8 @@ def apply(
     waited_s = 0.0
     if request.wait_idle_s > 0 and not check and request.targets:
         waited_s = waiter(command, request.targets, request.wait_idle_s)
+    if request.wait_up_s > 0 and not check:
+        wait_up(command, request.targets, request.wait_up_s)
     before, after = _shown(changes)
     if stale_file:
         before[str(state_file)], after[str(state_file)] = "stale", "holds every drain and maintenance"

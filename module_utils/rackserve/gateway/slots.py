@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from .notes import ON_PURPOSE
 from .runtime import NO_ADDRESS
 
 DEPTHS = ("full", "quick")
@@ -60,6 +61,26 @@ def acceptance_targets(
     return targets
 
 
+def smoke_targets(gateway: dict[str, Any], golden: dict[str, Any], chat: bool = True) -> list[dict[str, Any]]:
+    """What a smoke test asks: every model by whichever engine answers, one golden answer, in every kind."""
+    found = []
+    for deployment in gateway["deployments"]:
+        answers = golden.get(deployment["name"]) or {}
+        golden_one = {**answers, "cases": answers["cases"][:1]} if answers else {}
+        kinds = [*SLOT_KINDS, *(CHAT_KINDS if chat else ())]
+        found.append({"server": "", "kinds": kinds, "model": deployment["served_model_name"], "golden": golden_one})
+    return found
+
+
+def wrong_doors(results: list[dict[str, Any]]) -> list[str]:
+    """A line for each request that did not get the status that was meant for it."""
+    return [
+        f"{one['item']['what']}: HTTP {one.get('status', -1)}, {one['item']['wanted']} is meant"
+        for one in results
+        if one.get("status") != one["item"]["wanted"]
+    ]
+
+
 def engine_targets(instances: list[dict[str, Any]], golden: dict[str, Any]) -> list[dict[str, Any]]:
     """What `completion_check` proves of engines that are asked directly, without the gateway."""
     return [
@@ -81,3 +102,33 @@ def instance_names(gateway: dict[str, Any]) -> dict[str, str]:
         for slot in part["slots"]
         if slot["instance"]
     }
+
+
+def out_on_purpose(servers: list[dict[str, Any]]) -> list[str]:
+    """A line for each server that an operation took out until somebody asks for it back, with what does that."""
+    return [
+        f"{row['backend']}/{row['slot']} is out ({row['admin']}) by {row['drained_by']}; "
+        f"playbooks/{ON_PURPOSE[row['drained_by']]}.yml brings it back"
+        for row in servers
+        if row["drained_by"] in ON_PURPOSE
+    ]
+
+
+def still_out(servers: list[dict[str, Any]]) -> list[str]:
+    """A line for each server that gets no requests by somebody's will, with who that is."""
+    return [
+        f"{row['backend']}/{row['slot']} is still out ({row['admin']}), by {row['drained_by'] or 'a person'}"
+        for row in servers
+        if row["address"] and row["admin"] != "ready"
+    ]
+
+
+def cut_off(servers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The servers that an operation drained and did not give back; not those out on purpose, and no empty slots."""
+    return [row for row in servers if row["address"] and row["drained_by"] and row["drained_by"] not in ON_PURPOSE]
+
+
+def unproven(rows: list[dict[str, Any]], servers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of completion_check that failed, less those of servers that are out on purpose."""
+    excused = {f"{row['backend']}/{row['slot']}" for row in servers if row["drained_by"] in ON_PURPOSE}
+    return [row for row in rows if not row["ok"] and row["server"] not in excused]

@@ -5,7 +5,16 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 
-from . import checks_deep, checks_gpu, checks_gpu_memory, checks_host, checks_kernel, checks_link, checks_rdma
+from . import (
+    checks_deep,
+    checks_gpu,
+    checks_gpu_memory,
+    checks_host,
+    checks_kernel,
+    checks_link,
+    checks_rdma,
+    checks_weights,
+)
 from .check import DEEP, FAST, Check
 
 CHECKS: tuple[Check, ...] = (
@@ -15,6 +24,7 @@ CHECKS: tuple[Check, ...] = (
     *checks_rdma.CHECKS,
     *checks_host.CHECKS,
     *checks_kernel.CHECKS,
+    *checks_weights.CHECKS,
     *checks_deep.CHECKS,
 )
 BY_ID = {check.id: check for check in CHECKS}

@@ -75,4 +75,5 @@ COSTS: dict[str, tuple[float, float]] = {
     "kernel-storage": (0.0, 0.0),
     "kernel-oom": (0.0, 0.0),
     "kernel-other": (0.0, 0.0),
+    "weights-damaged": (0.0, 0.0),
 }

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import counters, report
+from . import counters, report, routine
 from .catalogue import SelectionError, chosen
 from .check import DEEP, FAST
 from .host_tools import tools_for
@@ -22,6 +23,7 @@ from .look import Look, Tools
 
 CONFIG = Path("/etc/rackserve/host-health.json")
 STATE = Path("/var/lib/rackserve-health/state.json")
+REPORTS = Path("/var/lib/rackserve-health/reports")
 WRONG_CALL = 4
 
 
@@ -34,6 +36,16 @@ def look_at(
     return {**result, "kept": look.counters.kept()}
 
 
+def report_on(look: Look, given: argparse.Namespace, skip: Sequence[str]) -> dict[str, Any]:
+    """The page of a routine, written; the result of its checks. Raises OSError, SelectionError."""
+    result = check_host(look, chosen(FAST, given.only, skip))
+    kind, now_s = routine.ROUTINES[given.routine], time.time()
+    looks = routine.parts(look, kind, routine.last_kept(given.reports, given.routine))
+    text = routine.page(given.routine, result, looks, os.uname().nodename, now_s)
+    routine.write_pages(given.reports, given.routine, text, looks, now_s)
+    return result
+
+
 def main(words: Sequence[str] | None = None, tools: Tools | None = None) -> int:
     """Check, tell, and keep what the next run compares with."""
     given = _arguments().parse_args(words)
@@ -43,10 +55,17 @@ def main(words: Sequence[str] | None = None, tools: Tools | None = None) -> int:
         sys.stderr.write(f"host-health: {given.config}: {problem}\n")
         return WRONG_CALL
     selection = {"level": DEEP if given.deep else FAST, "only": given.only, "skip": given.skip + expect.get("skip", [])}
+    ways = tools or tools_for(given.root)
     try:
-        result = look_at(given.root, expect, tools or tools_for(given.root), given.state, selection)
+        if given.routine:
+            report_on(Look(given.root, expect, ways, counters.read(given.state)), given, selection["skip"])
+            return 0
+        result = look_at(given.root, expect, ways, given.state, selection)
     except SelectionError as problem:
         sys.stderr.write(f"host-health: {problem}\n")
+        return WRONG_CALL
+    except OSError as problem:
+        sys.stderr.write(f"host-health: cannot write {problem.filename}: {problem.strerror}\n")
         return WRONG_CALL
     kept = result.pop("kept")
     if given.json:
@@ -76,6 +95,10 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("--state", type=Path, default=STATE, help="counters of an earlier run, to compare with")
     parser.add_argument("--keep", type=Path, help="write counters there for the next run")
     parser.add_argument("--textfile", type=Path, help="write metrics for node_exporter there")
+    parser.add_argument(
+        "--routine", choices=sorted(routine.ROUTINES), help="write its page; exit with 0 whatever is found"
+    )
+    parser.add_argument("--reports", type=Path, default=REPORTS, help="folder of the pages")
     parser.add_argument("--timer", action="store_true", help="exit with 0 whatever was found: metrics carry it")
     parser.add_argument("--json", action="store_true", help="the whole result as JSON")
     parser.add_argument("--costs", action="store_true", help="what each check cost")

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -124,11 +124,15 @@ def verify(
     threads: int = 4,
     root: Path = Path("/"),
     marks: Path | None = None,
+    proven: Mapping[str, Sequence[int]] | None = None,
+    right: dict[str, list[int]] | None = None,
 ) -> Verdict:
     """Compare ``folder`` with the manifest; write READY when all is right, remove it when anything is wrong.
 
     A file is hashed when ``full``, when READY is absent or of another manifest, or when its size or modification time
     is not the noted one; a file of the wrong size is corrupt without reading it. Nothing is written in check mode.
+    ``proven``: {name: (size, modification time in ns)} of files that were hashed in this run, such as while they came;
+    ``right`` is given those that are right now, in the same form.
     READY and its table stand in ``marks`` where that is given, so that ``folder`` may be read-only.
     Raises ModelError for a bad manifest.
     """
@@ -143,11 +147,14 @@ def verify(
     marks = marks or folder
     noted = {} if full else known_good(marks, digest)
     sized = [name for name in there if seen[name][0] == files[name][0]]
+    noted = {**noted, **{name: list(state) for name, state in (proven or {}).items()}}
     suspects = [name for name in sized if noted.get(name) != seen[name]]
     with ThreadPoolExecutor(max_workers=threads) as pool:
         digests = dict(zip(suspects, pool.map(lambda name: hash_file(folder / name), suspects)))
     corrupt = sorted(set(there) - set(sized) | {name for name in suspects if digests[name] != files[name][1]})
     closed = unreadable(folder, there, reader, root) if reader is not None and there else []
+    if right is not None:
+        right.update({name: seen[name] for name in sized if name not in corrupt})
     verdict = Verdict(sorted(set(names) - set(there)), corrupt, closed, len(suspects), False)
     noting = {"manifest_sha256": digest, "files": seen, "sha256": {name: files[name][1] for name in names}}
     changed = _mark(marks, noting, verdict.ready, check_mode)

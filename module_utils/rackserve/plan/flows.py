@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .inventory import Inventory
+from .units import RELAY_PORT
 
 _SSH_PORT = 22
 # What ranks and KV connectors open among each other: their own choice of port, without a key.
@@ -50,6 +51,8 @@ def build_flows(inventory: Inventory, management: list[str], plan: dict[str, Any
     for cluster in plan["ray"]:
         _ray(flows, cluster, watchers)
     _kv_cache(flows, plan["instances"])
+    for host in weights_hosts(plan):
+        flows.add("weights-relay", [], host, RELAY_PORT, "weights, from the hosts of a copy while it runs")
     return flows.found
 
 
@@ -102,6 +105,13 @@ def _kv_cache(flows: _Flows, instances: list[dict[str, Any]]) -> None:
             for host in hosts[pool]:
                 if set(hosts[other]) != {host}:
                     flows.add(f"kv-{name}", hosts[other], host, _UNPLANNED, "KV cache from prefill to decode")
+
+
+def weights_hosts(plan: dict[str, Any]) -> list[str]:
+    """Hosts that have weights, in the order of the plan."""
+    of_groups = [host for group in plan["groups"] for host in group["nodes"]]
+    of_ray = [host for cluster in plan["ray"] for host in cluster["hosts"]]
+    return list(dict.fromkeys([*(item["host"] for item in plan["instances"]), *of_groups, *of_ray]))
 
 
 _OTHER = {"prefill": "decode", "decode": "prefill"}

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from .findings import Findings
+from .flows import weights_hosts
+from .units import RELAY_PORT
 
 _HIGHEST_PORT = 65535
 _FIRST_EPHEMERAL_PORT = 32768
@@ -25,7 +27,7 @@ def check_ports(plan: dict[str, Any], places: dict[str, str], findings: Findings
         why = f"clients and metrics share port {gateway['port']}."
         findings.error("port-taken", "cluster.gateway.metrics_port", why, "Give metrics another port.")
     owners: dict[tuple[str, int], str] = {}
-    for claim in [*_gateway(gateway, places), *_ray(plan["ray"]), *_groups(plan["groups"], places)]:
+    for claim in [*_gateway(gateway, places), *_ray(plan["ray"]), *_groups(plan["groups"], places), *_relay(plan)]:
         _take(claim, owners, findings)
     for item in plan["instances"]:
         where = places[item["deployment"]]
@@ -81,6 +83,11 @@ def _ray(clusters: list[dict[str, Any]]) -> list[_Claim]:
             claims += [_Claim(host, port, "Ray", f"cluster.ray.{name}", fix) for port, name in ports.items()]
             claims += [_Claim(host, port, "Ray", "cluster.ray.worker_port_min", fix) for port in workers]
     return claims
+
+
+def _relay(plan: dict[str, Any]) -> list[_Claim]:
+    owner, fix = "the relay of weights", "Choose another port for what has it."
+    return [_Claim(host, RELAY_PORT, owner, "cluster", fix) for host in weights_hosts(plan)]
 
 
 def _groups(groups: list[dict[str, Any]], places: dict[str, str]) -> list[_Claim]:

@@ -8,6 +8,7 @@ from ..health.expect import expectations
 from .flows import inbound_rules
 from .gpu_settings import host_gpu_settings
 from .inventory import Inventory
+from .units import RELAY_PORT
 
 
 def build_slices(
@@ -67,6 +68,7 @@ def build_slices(
             "models": models(item for item in plan["deployments"] if item["name"] in names),
             "instances": mine,
             "groups": groups,
+            "relay_port": RELAY_PORT if serves else 0,
             "ray": cluster,
             "gateway": gateway if is_gateway else None,
             "firewall": {"inbound": inbound.get(host, [])},

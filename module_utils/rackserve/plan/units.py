@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from .shapes import Group, Pool, Seat, Shape
 
 RPC_PORT, MASTER_PORT, AGENT_PORT = 29550, 29501, 8700
+# Weights from host to host; open only while some are copied.
+RELAY_PORT = 8690
 LOOPBACK = "127.0.0.1"
 
 

@@ -289,7 +289,7 @@ def check_release(root: Path, run: Run, release: Mapping[str, Any], units: Seque
             "release-differs",
             "/" + str(link.relative_to(root)),
             f"{', '.join(running)} runs on release {recorded}, the description says {release['id']}",
-            f"to change it here: drain the host, systemctl stop {' '.join(running)}, run playbooks/site.yml "
-            "(upgrade-release, which does this host by host, is not built yet)",
+            "to change it, engine by engine and with a canary: playbooks/upgrade-release.yml (back: rollback-release); "
+            f"to stay, set cluster.release to {recorded}",
         )
     ]

@@ -27,11 +27,14 @@ def golden_instances(plan: dict[str, Any]) -> list[dict[str, Any]]:
     return chosen
 
 
-def golden_answers(plan: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """{deployment: recorded answers} from `folder`; a deployment nothing was recorded for is left out."""
+def golden_answers(plan: dict[str, Any], folder: Path, release: str = "") -> dict[str, Any]:
+    """{deployment: recorded answers} from `folder`; a deployment nothing was recorded for is left out.
+
+    Of the plan's release, or of another one, such as that which is left.
+    """
     answers = {}
     for chosen in golden_instances(plan):
-        name = f"{plan['release']['id']}--{chosen['card']}--{plan['hardware']['golden_class']}.json"
+        name = f"{release or plan['release']['id']}--{chosen['card']}--{plan['hardware']['golden_class']}.json"
         path = folder / name
         if path.is_file():
             answers[chosen["instance"]["deployment"]] = json.loads(path.read_text())

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import socketserver
 import subprocess
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -27,15 +29,35 @@ def test_wrong_options_are_refused_as_the_module_refuses_them(ansible_here: Ansi
     assert "value of kinds must be one or more of: plain, stream, chat, chat_stream" in done.stdout.replace("\n", " ")
 
 
+class Haproxy(socketserver.StreamRequestHandler):
+    """A gateway that knows no server."""
+
+    def handle(self) -> None:
+        wants_state = self.rfile.readline() == b"show servers state\n"
+        self.wfile.write(b"1\n# be_name srv_name\n" if wants_state else b"# pxname,svname,qcur,scur,status\n")
+
+
+@pytest.fixture
+def stats_socket(tmp_path: Path) -> Iterator[Path]:
+    with socketserver.ThreadingUnixStreamServer(str(tmp_path / "haproxy.sock"), Haproxy) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield tmp_path / "haproxy.sock"
+        server.shutdown()
+
+
 @pytest.mark.parametrize("unfinished", [[], ["roll-serving", "upgrade-driver"]])
 def test_operations_that_engines_wait_for_are_named_beside_answers_that_failed(
-    unfinished: list[str], ansible_here: Ansible, tmp_path: Path
+    unfinished: list[str], ansible_here: Ansible, stats_socket: Path, tmp_path: Path
 ) -> None:
     slot = {"slot": "r0", "instance": "m-0", "host": "node2", "address": "127.0.0.1", "port": 9}
     deployment = {"name": "m", "served_model_name": "m", "backend": "be_m", "slots": [slot], "router": None}
     variables = {
         "acceptance_cluster": "c", "acceptance_plan_hash": "0", "acceptance_base_url": CLOSED["base_url"],
-        "acceptance_gateway": {"deployments": [{**deployment, "engines": None}]}, "acceptance_api_key": "k" * 16,
+        "acceptance_gateway": {
+            "deployments": [{**deployment, "engines": None}], "stats_socket": str(stats_socket),
+            "server_state_file": str(tmp_path / "server-state"), "api_keys": ["operator"],
+        },
+        "rackserve_secrets": {"api_key_operator": "k" * 16},
         "acceptance_unfinished": unfinished, "acceptance_attempts": 1, "acceptance_wait_s": 0, "acceptance_chat": False,
         "acceptance_report_dir": str(tmp_path),
     }  # fmt: skip

@@ -367,7 +367,7 @@ CASES: list[tuple[Inject, str, str]] = [
     (gateway_dead, "unit-stopped", "gw"),
     (gateway_silent, "gateway-down", "gw"),
     (drained, "gateway-drained", NODE),
-    (drained_by_cut_off, "gateway-drained", NODE),
+    (drained_by_cut_off, "gateway-drained-by-operation", NODE),
     (server_down_only, "gateway-server-down", NODE),
     (no_server, "gateway-no-server", "gw"),
     (other_addresses, "gateway-addresses", "gw"),
@@ -409,6 +409,23 @@ def test_nothing_that_follows_stands_beside_it(inject: Inject, cause: str, host:
     inject(cluster)
     beside = {one["cause"] for one in causes(cluster)[1:]}
     assert beside <= {"unit-drop-in", "gateway-down"}, (cause, host)
+
+
+@pytest.mark.parametrize(
+    ("by", "run"),
+    [
+        ("", '"state": "ready"}\''),
+        ("drain-host", f"playbooks/return-host.yml -e host={NODE}"),
+        ("quarantine", f"playbooks/lift-quarantine.yml -e host={NODE} -e confirm={NODE}"),
+        ("upgrade-release", "playbooks/upgrade-release.yml"),
+    ],
+)
+def test_who_drained_decides_what_gives_back(by: str, run: str) -> None:
+    cluster = changed(healthy_cluster())
+    server_of(cluster, NODE).update(admin="drain", status="DRAIN", drained_by=by)
+    cause = causes(cluster)[0]
+    assert cause["run"].endswith(run)
+    assert ("did not finish" in cause["evidence"][0]["text"]) is (by == "upgrade-release")
 
 
 def test_every_engine_down_and_two_causes_are_two_causes() -> None:

@@ -117,3 +117,17 @@ def test_the_digest_follows_what_decides_a_packet():
     one = build([ENGINE], peers=PEERS)
     assert one["digest"] == build([dict(ENGINE)], peers=PEERS)["digest"]
     assert one["digest"] != build([{**ENGINE, "port": 8001}], peers=PEERS)["digest"]
+
+
+def test_the_relay_is_open_to_its_sets_alone():
+    for mode, end in (("owned_ports", "tcp dport 8690 counter drop"), ("strict", "counter drop")):
+        rules = build([], mode=mode, relay_port=8690)["rules"]
+        opened = [rule for rule in rules if "@relay" in rule]
+        assert opened == [
+            'tcp dport 8690 ip saddr @relay4 accept comment "weights-relay"',
+            'tcp dport 8690 ip6 saddr @relay6 accept comment "weights-relay"',
+        ]
+        assert rules.index(end) > rules.index(opened[-1])
+    built = build([])
+    assert built["relay_sets"] == []
+    assert not any("relay" in rule for rule in built["rules"])

@@ -12,7 +12,7 @@ from rackserve.gateway.membership import plan_membership, plan_state, read_slots
 from rackserve.gateway.notes import read_notes, write_notes
 from rackserve.gateway.runtime import NO_ADDRESS, GatewayError, Server, intent_rows, parse_servers_state, parse_stat
 from rackserve.gateway.servers import Request, apply, wait_idle, write_state_file
-from rackserve.gateway.slots import acceptance_targets, gateway_slots, instance_names
+from rackserve.gateway.slots import acceptance_targets, gateway_slots, instance_names, smoke_targets, wrong_doors
 
 COLUMNS = (
     "be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_uweight srv_iweight "
@@ -317,3 +317,19 @@ def test_notes_that_cannot_be_read_or_written_are_said(tmp_path: Path) -> None:
         apply(FakeHaproxy(*FULL), tmp_path / "server-state", Request(), check=False)
     with pytest.raises(GatewayError, match="would not be found"):
         write_notes(tmp_path / "nowhere" / "drained-by.json", {"be/r0": "x"})
+
+
+def test_a_smoke_test_asks_every_model_once_and_names_no_engine() -> None:
+    gateway = {"deployments": [{"name": "m", "served_model_name": "M"}, {"name": "n", "served_model_name": "N"}]}
+    first, second = smoke_targets(gateway, {"m": {"cases": [{"prompt": "a"}, {"prompt": "b"}]}}, chat=False)
+    assert first == {"server": "", "kinds": ["plain", "stream"], "model": "M", "golden": {"cases": [{"prompt": "a"}]}}
+    assert second["golden"] == {}
+    assert "chat_stream" in smoke_targets(gateway, {})[0]["kinds"]
+
+
+def test_a_door_that_is_open_is_told() -> None:
+    def knock(status: int) -> dict[str, Any]:
+        return {"item": {"what": "with a wrong key", "wanted": 401}, "status": status}
+
+    assert wrong_doors([knock(401)]) == []
+    assert wrong_doors([knock(200)]) == ["with a wrong key: HTTP 200, 401 is meant"]

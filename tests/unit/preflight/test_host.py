@@ -178,7 +178,7 @@ def test_a_host_on_another_release_points_to_the_upgrade(root):
     (root / "opt/rackserve/current").symlink_to("/opt/rackserve/releases/old")
     (found,) = host.check_release(root, run, release, ["vllm-a.service"])
     assert "on release old, the description says new" in found["why"]
-    assert "systemctl stop vllm-a.service, run playbooks/site.yml" in found["fix"]
+    assert "playbooks/upgrade-release.yml" in found["fix"] and "set cluster.release to old" in found["fix"]
     running["out"] = ""
     assert host.check_release(root, run, release, ["vllm-a.service"]) == []
     assert host.check_release(root, run, {**release, "id": "old"}, ["vllm-a.service"]) == []

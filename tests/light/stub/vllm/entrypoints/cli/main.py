@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from vllm import __version__
+from vllm.behaviour import BEHAVIOUR
 from vllm.entrypoints.openai.api_server import Settings, say, serve
 
 KNOWN = {"served_model_name": str, "host": str, "port": int, "shutdown_timeout": int, "max_model_len": int}
@@ -30,6 +31,9 @@ def read_command(words: Sequence[str]) -> argparse.Namespace:
 def main(words: Sequence[str]) -> int:
     """Serve until TERM; 0 after a clean end."""
     options = read_command(words)
+    if BEHAVIOUR == "broken" and "RACKSERVE_CONFIG_SHA256" in os.environ:
+        say("stub engine: cannot start, on purpose")
+        return 1
     say(f"stub engine (vllm {__version__}): it computes nothing and answers from a hash")
     return serve(
         Settings(
@@ -40,7 +44,7 @@ def main(words: Sequence[str]) -> int:
             max_model_len=options.max_model_len,
             api_key=os.environ.get("VLLM_API_KEY", ""),
             start_s=float(os.environ.get("STUB_START_S", "0")),
-            token_s=float(os.environ.get("STUB_TOKEN_S", "0.002")),
+            token_s=float(os.environ.get("STUB_TOKEN_S", "0.002")) * (50 if BEHAVIOUR == "slow" else 1),
         )
     )
 

@@ -17,6 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from vllm import __version__
+from vllm.behaviour import BEHAVIOUR
 
 RUNNER_UP_NATS = 4.0
 
@@ -43,8 +44,9 @@ def say(text: str) -> None:
 def tokens(model: str, prompt: str, count: int) -> list[tuple[str, float]]:
     """`count` words and their log probabilities for a prompt."""
     chosen = []
+    salt = "other" if BEHAVIOUR == "wrong" else ""
     for number in range(count):
-        digest = hashlib.sha256(f"{model}\0{prompt}\0{number}".encode()).digest()
+        digest = hashlib.sha256(f"{salt}{model}\0{prompt}\0{number}".encode()).digest()
         chosen.append((f" stub{digest[0]:02x}", -0.1 - digest[1] / 1000))
     return chosen
 
