@@ -50,6 +50,7 @@ def health_decisions(
     by_key = {f"{row['backend']}/{row['slot']}": row for row in rows}
     hosts = {*results, *(one["host"] for one in planned)}
     targets = {host: [key for key in ladder.targets_of(host, planned) if key in by_key] for host in hosts}
+    units = {host: ladder.units_of(host, planned) for host in hosts}
     states, enabled = {}, {}
     for host in results:
         seen = json.loads(json.dumps(dict(hostvars[host].get("act_on_health_seen") or {})))
@@ -60,8 +61,9 @@ def health_decisions(
         enabled[host] = [str(name) for name, on in dict(wanted).items() if on]
     # Engines that the checks took out count too: a host that is down is out.
     away = {key for keys in targets.values() for key in keys if _is_out(by_key[key])}
+    out = int(most_out)
     decisions = ladder.decide(
-        results, states, enabled, targets=targets, away=away, most_out=int(most_out), now_s=time.time()
+        results, states, enabled, targets=targets, units=units, away=away, most_out=out, now_s=time.time()
     )
     return [dict(decision._asdict()) for decision in decisions]
 

@@ -41,8 +41,8 @@ def faulty(playbook: Run, module: Module, shell: Shell, gateway: Callable[..., d
     yield
     module(NODE, "simulated_fault", catalogue=CATALOGUE, fault="all", state="absent")
     shell(NODE, "rm -f /var/lib/rackserve/health-actions.json")
-    done = playbook("site", "--limit", f"{NODE},gw")
     gateway(state="ready")
+    done = playbook("site", "--limit", f"{NODE},gw")
     assert done.returncode == 0, done.stdout[-3000:]
 
 
@@ -84,3 +84,6 @@ def test_it_goes_up_one_step_a_run_and_hands_the_host_over(
         assert third.returncode == 0, third.stdout[-3000:]
         assert (gateway()["admin"], gateway()["drained_by"]) == ("drain", "drain-host")
     assert load.failures == [] and load.served > 0, "the other three served"
+    returned = playbook("return-host", "-e", f"host={NODE}")
+    assert returned.returncode == 0, returned.stdout[-3000:]
+    assert gateway()["admin"] == "ready"

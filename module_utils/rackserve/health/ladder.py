@@ -35,6 +35,8 @@ _REBOOT = (DRAIN, RESTART, QUARANTINE)
 _REPLACE = (DRAIN, RESET, QUARANTINE)
 _OUT = (DRAIN, QUARANTINE)
 _MENDING = (FABRIC_MANAGER, RESET, RESTART)
+# What the check `services` says of a unit that was stopped in order.
+_RESTING = re.compile(r"inactive/dead \(loaded\)")
 # What each check's critical finding is worth; every other check is told and nothing else.
 LADDERS: dict[str, tuple[str, ...]] = {
     "gpu-lost": _REBOOT,
@@ -155,6 +157,7 @@ def decide(
     enabled: Mapping[str, Iterable[str]],
     *,
     targets: Mapping[str, Sequence[str]],
+    units: Mapping[str, Iterable[str]],
     away: Iterable[str],
     most_out: int,
     now_s: float,
@@ -162,7 +165,8 @@ def decide(
     """A decision for every finding that has a ladder; at most one is more than an alert: one host at a time.
 
     A host that is being worked on comes before one that still serves. ``targets`` are every host's servers
-    (targets_of), ``away`` those out of service already, by whomever. A host that has one in service is drained only
+    (targets_of), ``units`` what a drain of it stops (units_of), ``away`` the servers out of service already, by
+    whomever. A host that has one in service is drained only
     while fewer than ``most_out`` others are out.
     """
     lost = frozenset(away)
@@ -188,24 +192,30 @@ def decide(
             told.append(one._replace(others_out=_lost_mates(targets.get(one.host, ()), lost)))
     named = {one.host for one in told}
     ours = [host for host in results if host not in named and OPERATION in states.get(host, State()).drained_by]
-    return told + [_end(host, results, targets) for host in ours]
+    return told + [_end(host, results, targets, set(units.get(host, ()))) for host in ours]
 
 
-def _end(host: str, results: Mapping[str, Mapping[str, Any]], targets: Mapping[str, Sequence[str]]) -> Decision:
+def _end(
+    host: str, results: Mapping[str, Mapping[str, Any]], targets: Mapping[str, Sequence[str]], stopped: set[str]
+) -> Decision:
     """Hand a host over that the ladder drained, where nothing stands against it or those that share its servers."""
     mine = set(targets.get(host, ()))
     sharing = [host, *sorted(other for other in targets if other != host and mine.intersection(targets[other]))]
-    ill = [f"{other}: {why}" for other, why in ((name, _ill(results.get(name))) for name in sharing) if why]
+    ill = [f"{other}: {why}" for other, why in ((name, _ill(results.get(name), stopped)) for name in sharing) if why]
     if ill:
         return Decision(host, ALERT, "drained", "host", "the ladder drained it", f"not mended yet, {'; '.join(ill)}")
     return Decision(host, HAND_OVER, "drained", "host", MENDED)
 
 
-def _ill(result: Mapping[str, Any] | None) -> str:
-    """Why a host does not count as mended, whether the ladder has a step for it or not; empty where it does."""
+def _ill(result: Mapping[str, Any] | None, stopped: set[str]) -> str:
+    """Why a host does not count as mended, whether the ladder has a step for it or not; empty where it does.
+
+    That the units which the drain stopped are inactive says nothing; one that failed does.
+    """
     if result is None:
         return "nothing is known of it"
-    worst = next((one for one in result["findings"] if one["severity"] == CRITICAL), None)
+    standing = (one for one in result["findings"] if one["severity"] == CRITICAL)
+    worst = next((one for one in standing if not (one["subject"] in stopped and _RESTING.match(one["seen"]))), None)
     if worst:
         return f"{worst['id']} on {worst['subject']}: {worst['seen']}"
     unread = [str(one["id"]) for one in result.get("unknown") or ()]
@@ -227,6 +237,13 @@ def _out_beside(host: str, targets: Mapping[str, Sequence[str]], away: frozenset
             found.append(f"{other} ({', '.join(sorted(lost[other]))})")
         counted |= lost[other]
     return found
+
+
+def units_of(host: str, instances: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The units that a drain of a host stops: those of its engines, and the other parts of their groups."""
+    known = list(instances)
+    groups = {one["group"] for one in known if one["host"] == host and one.get("group")}
+    return sorted({str(one["unit"]) for one in known if one["host"] == host or one.get("group") in groups})
 
 
 def _lost_mates(mine: Sequence[str], away: frozenset[str]) -> int:

@@ -30,6 +30,7 @@ from rackserve.health.ladder import (
     lines,
     next_step,
     targets_of,
+    units_of,
 )
 
 NOW = 1_000_000.0
@@ -145,7 +146,7 @@ def decided(
 ) -> list[Decision]:
     results = {host: {"findings": [finding()]} for host in states}
     enabled = dict.fromkeys(states, ALL)
-    return decide(results, states, enabled, targets=targets, away=away, most_out=most_out, now_s=NOW)
+    return decide(results, states, enabled, targets=targets, units={}, away=away, most_out=most_out, now_s=NOW)
 
 
 def test_one_host_at_a_time() -> None:
@@ -189,7 +190,9 @@ def test_a_host_that_is_well_again_stays_drained_and_is_told() -> None:
 def ended(results: dict[str, Any], targets: Mapping[str, list[str]] | None = None) -> list[Decision]:
     shared = {"a": ["be/r0"], **(targets or {})}
     states = {host: OURS for host in results if "be/r0" in shared[host]}
-    return decide(results, states, dict.fromkeys(states, ALL), targets=shared, away=["be/r0"], most_out=1, now_s=NOW)
+    units = {host: ["vllm-m-0.service"] for host in states}
+    enabled = dict.fromkeys(states, ALL)
+    return decide(results, states, enabled, targets=shared, units=units, away=["be/r0"], most_out=1, now_s=NOW)
 
 
 @pytest.mark.parametrize(
@@ -205,6 +208,23 @@ def test_what_the_ladder_has_no_step_for_is_not_mended(
 ) -> None:
     (one,) = ended({"a": {"findings": findings, "unknown": unknown}})
     assert (one.step, one.held) == ("alert", f"not mended yet, a: {words}")
+
+
+@pytest.mark.parametrize(
+    ("unit", "seen", "step"),
+    [
+        ("vllm-m-0.service", "inactive/dead (loaded)", "hand_over"),
+        ("vllm-m-0.service", "failed/failed (loaded)", "alert"),
+        ("vllm-m-0.service", "inactive/dead (not-found)", "alert"),
+        ("haproxy.service", "inactive/dead (loaded)", "alert"),
+    ],
+)
+def test_what_the_drain_itself_stopped_does_not_stand_against_the_host(unit: str, seen: str, step: str) -> None:
+    resting = {**finding("services"), "subject": unit, "seen": seen}
+    (one,) = ended({"a": {"findings": [resting], "unknown": []}})
+    assert one.step == step
+    (both,) = ended({"a": {"findings": [resting, finding("driver-versions")], "unknown": []}})
+    assert both.step == "alert"
 
 
 def test_a_host_is_handed_over_with_those_that_share_its_servers() -> None:
@@ -225,13 +245,17 @@ def test_targets_are_those_of_the_host_and_of_its_groups() -> None:
         {"host": "c", "group": "h", "gateway_target": "be/r1"},
     ]
     assert [targets_of(host, instances) for host in "abc"] == [["be/r0"], ["be/r0"], ["be/r1"]]
+    units = [{**one, "unit": f"vllm-{number}.service"} for number, one in enumerate(instances)]
+    assert [units_of(host, units) for host in "abc"] == [
+        [f"vllm-{n}.service" for n in ends] for ends in ("01", "01", "2")
+    ]
 
 
 def test_the_filter_puts_hosts_gateway_and_settings_together() -> None:
     health = {"checks": [], "findings": [finding()], "unknown": [], "status": "critical", "wall_s": 0.1}
     instances = [
-        {"host": "a", "group": "a", "gateway_target": "be/r0"},
-        {"host": "b", "group": "b", "gateway_target": "be/r1"},
+        {"host": "a", "group": "a", "gateway_target": "be/r0", "unit": "vllm-m-0.service"},
+        {"host": "b", "group": "b", "gateway_target": "be/r1", "unit": "vllm-m-1.service"},
     ]
     servers = [{"backend": "be", "slot": f"r{n}", "admin": "ready", "drained_by": "", "status": "UP"} for n in (0, 1)]
     hostvars = {
@@ -244,7 +268,7 @@ def test_the_filter_puts_hosts_gateway_and_settings_together() -> None:
         hostvars, [{**servers[0]}, {**servers[1], "status": "DOWN"}], instances, []
     )
     assert "b (be/r1) is out already" in row["held"]
-    two = [*instances, {"host": "a", "group": "c", "gateway_target": "be/r2"}]
+    two = [*instances, {**instances[0], "group": "c", "gateway_target": "be/r2"}]
     down = [{**servers[0], "status": "DOWN"}, {**servers[1], "admin": "drain"}, {**servers[0], "slot": "r2"}]
     (row,) = rackserve_health.health_decisions(hostvars, down, two, [])
     assert (row["step"], row["held"]) == ("alert", "b (be/r1) is out already, at most 1 at a time")
@@ -256,7 +280,7 @@ def test_the_filter_puts_hosts_gateway_and_settings_together() -> None:
     assert "the gateway has no server of it" in row["held"]
     (row,) = rackserve_health.health_decisions(hostvars, servers, instances, ["a"])
     assert row["step"] == "alert" and "it runs the gateway" in row["held"]
-    pool = {"host": "a", "group": "p", "gateway_target": None, "deployment": "pd", "pool": "decode"}
+    pool = {**instances[0], "group": "p", "gateway_target": None, "deployment": "pd", "pool": "decode"}
     (row,) = rackserve_health.health_decisions(hostvars, servers, [*instances, pool], [])
     assert row["step"] == "alert" and "engines of pd that the gateway cannot lead requests around" in row["held"]
 
