@@ -25,6 +25,8 @@ Diagnose = Callable[..., list[dict[str, Any]]]
 pytestmark = whole
 CATALOGUE = yaml.safe_load((REPO / "files/simulated/faults.yml").read_text("utf-8"))
 SHOWS_S, READY_S = 120, 400
+# Hosts count back from when they are asked, which is some seconds after a test began.
+ASKED_S = 15
 
 
 def named(name: str, *values: Any) -> Any:
@@ -36,14 +38,21 @@ def told(causes: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [one for one in causes if "PID 1 lacks CAP_SYS_RESOURCE" not in json.dumps(one["evidence"])]
 
 
+@pytest.fixture(scope="module")
+def struck() -> list[float]:
+    """When each fault was put on: its lines stay in the journal when it is gone."""
+    return []
+
+
 @pytest.fixture
-def diagnose(playbook: Run, tmp_path: Path) -> Diagnose:
-    """Run the playbook; its causes of log lines not older than `since`."""
+def diagnose(playbook: Run, struck: list[float], tmp_path: Path) -> Diagnose:
+    """Run the playbook; its causes of log lines not older than `since`. Lines of the fault before are older by now."""
+    if struck:
+        time.sleep(max(0, struck[-1] + ASKED_S - time.time()))
 
     def run(*arguments: str, since: float = 0.0) -> list[dict[str, Any]]:
         output = tmp_path / "causes.json"
-        # Hosts count back from when they are asked, which is some seconds after this.
-        age = time.time() - (since or time.time()) + 15
+        age = time.time() - (since or time.time()) + ASKED_S
         done = playbook("diagnose", "-e", f"diagnose_output={output}", "-e", f"diagnose_since_s={age}", *arguments)
         assert done.returncode == 0, done.stdout + done.stderr
         found: list[dict[str, Any]] = json.loads(output.read_text())
@@ -113,12 +122,14 @@ def test_a_failure_is_named_first(failure: Failure, diagnose: Diagnose, shell: S
     [named(cause if fault in ("xid", "kernel-log") else fault, fault, given, cause) for fault, given, cause in FAULTS],
 )
 def test_a_fault_of_the_catalogue_is_named_first(
-    fault: str, parameters: dict[str, Any], cause: str, diagnose: Diagnose, module: Module
-) -> None:
+    *, fault: str, parameters: dict[str, Any], cause: str, diagnose: Diagnose, module: Module,
+    struck: list[float],
+) -> None:  # fmt: skip
     began = time.time()
     asked = {"catalogue": CATALOGUE, "fault": fault, "parameters": parameters}
     try:
         module(NODE, "simulated_fault", **asked)
+        struck.append(time.time())
         causes = diagnose("--limit", f"{NODE},gw", since=began)
     finally:
         module(NODE, "simulated_fault", catalogue=CATALOGUE, fault="all", state="absent")
