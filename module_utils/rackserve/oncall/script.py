@@ -23,7 +23,8 @@ say units
 cd /etc/systemd/system &&
   names=$(ls -d vllm-*.service ray-*.service rackserve-*.service rackserve-*.timer 2>/dev/null)
 [ -z "$names" ] ||
-  timeout 3 systemctl show --property=Id,Type,RemainAfterExit,UnitFileState,ActiveState,SubState,NRestarts,Result $names
+  timeout 3 systemctl show --property=Id,Type,RemainAfterExit,UnitFileState,ActiveState,SubState,NRestarts,Result \
+    --property=ConditionResult,ConditionTimestampMonotonic $names
 say gpus
 ls /proc/driver/nvidia/gpus 2>/dev/null | wc -l
 on_bus=0

@@ -148,12 +148,17 @@ def _servers(parts: Mapping[str, list[str]]) -> list[Server]:
 
 
 def broken_units(units: Sequence[Mapping[str, str]]) -> list[str]:
-    """Units that should run and do not, or that were started again; a one-shot unit only where it failed."""
+    """Units that should run and do not, or that were started again; a one-shot unit only where it failed.
+
+    One whose own condition was not met when it was to start is not meant for this host.
+    """
     found = []
     for unit in units:
         name, state = unit.get("Id", "?"), unit.get("ActiveState", "?")
         once = unit.get("Type") == "oneshot" and unit.get("RemainAfterExit") != "yes"
-        runs = state == "active" or (once and state in ("inactive", "activating"))
+        asked = unit.get("ConditionTimestampMonotonic", "0") not in ("", "0")
+        skipped = asked and unit.get("ConditionResult") == "no"
+        runs = state == "active" or (once and state == "activating") or ((once or skipped) and state == "inactive")
         if not runs:
             found.append(f"{name} {state} ({unit.get('SubState', '?')}, {unit.get('Result', '?')})")
         elif unit.get("NRestarts", "0") not in ("", "0"):

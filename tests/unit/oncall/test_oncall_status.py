@@ -108,6 +108,21 @@ def test_a_unit_that_is_switched_off_is_not_missed(switched: str, units: int) ->
     assert len(broken_units(seen.units)) == units - 2
 
 
+@pytest.mark.parametrize(
+    ("result", "when", "state", "broken"),
+    [
+        ("no", "1996", "inactive", 0),
+        ("no", "0", "inactive", 1),
+        ("yes", "1996", "inactive", 1),
+        ("no", "9", "failed", 1),
+    ],
+)
+def test_a_unit_whose_condition_is_not_met_is_not_missed(result: str, when: str, state: str, broken: int) -> None:
+    unit = {"Id": "rackserve-x.service", "Type": "simple", "ActiveState": state, "UnitFileState": "enabled"}
+    asked = {"ConditionResult": result, "ConditionTimestampMonotonic": when}
+    assert len(broken_units([{**unit, **asked}])) == broken
+
+
 def test_the_table_tells_what_serves_what_is_out_and_what_is_wrong() -> None:
     answers = {"node1": Answer(node()), "node2": Answer(node("inactive", 7, 95)), "gw": Answer(GATEWAY)}
     lines, fine = table(HOSTS, answers)
