@@ -192,6 +192,14 @@ def scene(stage: Stage, fault: str, clients: int = CLIENTS, tokens: int = TOKENS
     record(made.outcome)
 
 
+def cut_run(run: subprocess.Popen[Any]) -> None:
+    """SIGKILL a run and its workers, which have sessions of their own: as if the controller had lost its power."""
+    for pid in reversed(processes_of(run.pid)):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    run.wait()
+
+
 def cut_power(host: str) -> None:
     """As if a plug were pulled: no packet leaves the host any more, and everything on it ends."""
     subprocess.run(["/usr/sbin/ip", "-n", "rslab", "link", "set", f"v-{host}", "down"], check=True)

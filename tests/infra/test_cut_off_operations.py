@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from load import Load
 from rackserve.completion.client import Endpoint
 from releases import InService
 from scenarios import Outcome, record
+from stage import cut_run
 
 Module = Callable[..., dict[str, Any]]
 Shell = Callable[[str, str], str]
@@ -104,8 +104,7 @@ def test_a_killed_operation_is_finished_by_the_next(
         run = started("playbooks/restart-serving.yml", "--limit", host)
         time.sleep(wait_s)
         assert run.poll() is None, f"it ended before {wait_s:.1f} s, seed {SEED}"
-        os.killpg(run.pid, signal.SIGKILL)
-        run.wait()
+        cut_run(run)
         began_s = time.monotonic()
         done = playbook("restart-serving", "--limit", host)
         assert done.returncode == 0, f"killed after {wait_s:.1f} s, seed {SEED}: {done.stdout[-3000:]}"
@@ -125,12 +124,15 @@ def test_two_operators_at_once(
     other = plan["instances"][0]["host"]
     with under_load("two operators at once") as outcome:
         run = started("playbooks/restart-serving.yml", "--limit", host)
-        eventually(lambda: bool(drained()), 60)
-        second = playbook("restart-serving", "--limit", other, "-e", "rackserve_operator=ada@ops1")
-        said = " ".join(second.stdout.split())
-        assert second.returncode != 0
-        assert "holds the lease" in said and "for restart-serving" in said, second.stdout[-3000:]
-        assert set(drained().values()) <= {"restart-serving"}
-        assert run.wait(300) == 0
+        try:
+            eventually(lambda: bool(drained()), 60)
+            second = playbook("restart-serving", "--limit", other, "-e", "rackserve_operator=ada@ops1")
+            said = " ".join(second.stdout.split())
+            assert second.returncode != 0
+            assert "holds the lease" in said and "for restart-serving" in said, second.stdout[-3000:]
+            assert set(drained().values()) <= {"restart-serving"}
+        finally:
+            ended = run.wait(300)
+        assert ended == 0
         outcome.human = "the second waits, as it is told"
     assert drained() == {}

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -17,7 +15,7 @@ import pytest
 from conftest import INVENTORY, REPO, STATE, Run, case, eventually, whole
 from rackserve.completion.client import Endpoint
 from scenarios import RESULTS, Outcome, record, table
-from stage import PROCESSES, Stage, cut_power, give_power, partition, scene
+from stage import PROCESSES, Stage, cut_power, cut_run, give_power, partition, scene
 
 Shell = Callable[[str, str], str]
 BEGUN = "stream begun there"
@@ -276,7 +274,7 @@ def test_controller_killed(stage: Stage, playbook: Run) -> None:
                 while "vllm : " not in "".join(seen[-1:]):
                     seen.append(run.stdout.readline())
                     assert seen[-1], "the run ended before it came to the engines: " + "".join(seen[-40:])
-                os.killpg(run.pid, signal.SIGKILL)
+                cut_run(run)
 
         at.strike(strike)
         stage.prove()
