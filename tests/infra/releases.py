@@ -15,7 +15,6 @@ import yaml
 from conftest import REPO, STATE
 
 BASE = "2026.11-cpu"
-PACKAGES = "lib/python3.11/site-packages"
 # Run by every Python of the release; `hosts_only` ones leave the recording of golden answers alone.
 _HEAD = """\
 import os
@@ -82,6 +81,13 @@ FAULTS = {
 }
 
 
+def packages() -> str:
+    """The folder of packages in a release, which is dist-packages where Debian's Python was its base."""
+    tree = REPO / ".cache/releases" / BASE / "tree"
+    (found,) = tree.glob("lib/python3*/*-packages/vllm/__init__.py")
+    return str(found.parents[1].relative_to(tree))
+
+
 @contextmanager
 def described(name: str, fault: str = "") -> Iterator[list[str]]:
     """A release set beside ours for one test; the arguments that make it the release. It is removed afterwards.
@@ -97,8 +103,8 @@ def described(name: str, fault: str = "") -> Iterator[list[str]]:
     variables: dict[str, Any] = {"cluster_overrides": {"release": name}}
     variables["serving_runtime_extra_files"] = (
         {
-            f"{PACKAGES}/zz_test_fault.pth": "import zz_test_fault\n",
-            f"{PACKAGES}/zz_test_fault.py": FAULTS[fault],
+            f"{packages()}/zz_test_fault.pth": "import zz_test_fault\n",
+            f"{packages()}/zz_test_fault.py": FAULTS[fault],
         }
         if fault
         else {}
