@@ -17,6 +17,7 @@ from conftest import REPO, STATE, Run
 from load import Load
 from rackserve.completion.client import Endpoint
 from releases import InService, described, recorded
+from scenarios import Outcome, record
 
 pytestmark = pytest.mark.asked_by("RACKSERVE_WHOLE", "1")
 Shell = Callable[[str, str], str]
@@ -34,11 +35,11 @@ def confirm(plan: dict[str, Any]) -> list[str]:
 
 
 @pytest.fixture
-def under_load(plan: dict[str, Any], base_url: str, secrets: dict[str, str]) -> Callable[[], Any]:
+def under_load(plan: dict[str, Any], base_url: str, secrets: dict[str, str]) -> Callable[[str], Any]:
     """Streaming and plain clients, and the gateway watched; afterwards: no failure, never fewer than N-1."""
 
     @contextmanager
-    def run() -> Iterator[None]:
+    def run(what: str) -> Iterator[None]:
         client = Endpoint(base_url, str(STATE / "gateway-ca.pem"), secrets["api_key_client"], timeout_s=120)
         backend = plan["gateway"]["deployments"][0]["backend"]
         watched = InService(backend, plan["gateway"]["stats_socket"])
@@ -48,6 +49,7 @@ def under_load(plan: dict[str, Any], base_url: str, secrets: dict[str, str]) -> 
         assert load.failures == []
         assert load.served > 0
         assert seen.counts and min(seen.counts) >= len(plan["instances"]) - 1, seen.counts
+        record(Outcome(what, load.served, {}, max(item.took_s for item in load.records)))
 
     return run
 
@@ -90,20 +92,20 @@ def test_up_and_back_loses_no_request(
         assert built.returncode == 0, built.stdout[-3000:]
         refused = playbook("site", *release)
         assert refused.returncode != 0 and "playbooks/upgrade-release.yml" in refused.stdout
-        with under_load():
+        with under_load("another vLLM on all replicas (upgrade-release)"):
             done = playbook("upgrade-release", *release)
         assert done.returncode == 0, done.stdout[-4000:]
         assert set(recorded(shell, hosts).values()) == {"test-next"}
         assert playbook("site", *release).returncode == 0
-        with under_load():
+        with under_load("and back (rollback-release)"):
             back = playbook("rollback-release", *release, *confirm)
         assert back.returncode == 0, back.stdout[-4000:]
         assert set(recorded(shell, hosts).values()) == {old}
         unconfirmed = playbook("rollback-release", *release)
         assert unconfirmed.returncode != 0 and f"-e confirm={plan['cluster']}" in unconfirmed.stdout
     newest = history(module)[:2]
-    assert [record["operation"] for record in newest] == ["rollback-release", "upgrade-release"]
-    assert all(record["state"] == "done" for record in newest)
+    assert [run["operation"] for run in newest] == ["rollback-release", "upgrade-release"]
+    assert all(run["state"] == "done" for run in newest)
     assert sum("has work" in step["text"] for step in newest[1]["steps"]) == len(plan["instances"])
     assert playbook("site").returncode == 0
 
@@ -119,7 +121,10 @@ def test_a_release_that_is_not_fit_stops_at_the_canary_and_is_taken_back(
     pids = {
         item["unit"]: shell(item["host"], f"systemctl show -P MainPID {item['unit']}") for item in plan["instances"]
     }
-    with described(f"test-{fault}", fault) as release, under_load():
+    with (
+        described(f"test-{fault}", fault) as release,
+        under_load(f"a release that is {fault}, taken back"),
+    ):
         done = playbook("upgrade-release", *release)
     assert done.returncode != 0
     assert cause in done.stdout and "its old files were put back" in done.stdout, done.stdout[-4000:]
@@ -128,8 +133,8 @@ def test_a_release_that_is_not_fit_stops_at_the_canary_and_is_taken_back(
         item["unit"]: shell(item["host"], f"systemctl show -P MainPID {item['unit']}") for item in plan["instances"]
     }
     assert sum(after[unit] != pid for unit, pid in pids.items()) == 1, "one engine was touched"
-    record = history(module)[0]
-    assert record["state"] == "failed" and cause in record["cause"]
+    newest = history(module)[0]
+    assert newest["state"] == "failed" and cause in newest["cause"]
     assert playbook("site").returncode == 0, "nothing is stale or drained"
     for host in hosts:
         assert shell(host, "ls /var/lib/rackserve/kept 2>/dev/null || true").strip() == ""
