@@ -1,18 +1,16 @@
-"""Releases to upgrade to in tests, copies of the lab's own set, some with a fault built in; and who is in service."""
+"""Releases to upgrade to in tests: copies of the lab's own set, some with a fault built in."""
 
 from __future__ import annotations
 
 import json
 import os
-import subprocess
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
-from conftest import REPO, STATE
+from conftest import REPO
 
 BASE = "2026.11-cpu"
 # Run by every Python of the release; `hosts_only` ones leave the recording of golden answers alone.
@@ -113,54 +111,6 @@ def described(name: str, fault: str = "") -> Iterator[list[str]]:
         yield ["-e", json.dumps(variables)]
     finally:
         path.unlink()
-
-
-_WATCH = """
-import socket, time
-backend = "{backend}"
-while True:
-    with socket.socket(socket.AF_UNIX) as link:
-        link.connect("{socket}")
-        link.sendall(b"show stat\\n")
-        text = b""
-        while chunk := link.recv(65536):
-            text += chunk
-    rows = [line.split(",") for line in text.decode().lstrip("# ").splitlines() if line]
-    head = rows[0]
-    up = [r for r in rows[1:] if r[0] == backend and r[1] != "BACKEND" and r[head.index("status")].startswith("UP")]
-    print(len(up), flush=True)
-    time.sleep(0.3)
-"""
-
-
-class InService:
-    """How many servers of a backend the gateway had in service at each look, while the context lasts."""
-
-    def __init__(self, backend: str, socket_path: str) -> None:
-        source = _WATCH.format(backend=backend, socket=socket_path)
-        self.command = ["/usr/bin/ssh", "-F", str(STATE / "ssh_config"), "gw", "python3 -u -"]
-        self.source, self.counts = source, list[int]()
-
-    def __enter__(self) -> InService:
-        self.process = subprocess.Popen(
-            self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
-        )
-        assert self.process.stdin is not None
-        self.process.stdin.write(self.source)
-        self.process.stdin.close()
-        self.reader = threading.Thread(target=self._read, daemon=True)
-        self.reader.start()
-        return self
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self.counts.append(int(line))
-
-    def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.wait()
-        self.reader.join(5)
 
 
 def recorded(shell: Any, hosts: list[str]) -> dict[str, str]:

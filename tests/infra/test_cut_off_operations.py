@@ -7,17 +7,14 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import INVENTORY, REPO, STATE, Run, eventually, whole
-from load import Load
-from rackserve.completion.client import Endpoint
-from releases import InService
-from scenarios import Outcome, record
+from conftest import INVENTORY, REPO, Run, eventually, whole
+from lossless import no_request_lost
 from stage import cut_run
 
 Module = Callable[..., dict[str, Any]]
@@ -48,25 +45,8 @@ def drained(plan: dict[str, Any], module: Module) -> Callable[[], dict[str, str]
 
 @pytest.fixture
 def under_load(plan: dict[str, Any], base_url: str, secrets: dict[str, str]) -> Callable[[str], Any]:
-    """Streaming and plain clients while a block lasts; it fails for a lost request or fewer than N-1 in service."""
-
-    @contextmanager
-    def run(fault: str) -> Iterator[Outcome]:
-        client = Endpoint(base_url, str(STATE / "gateway-ca.pem"), secrets["api_key_client"], timeout_s=120)
-        part = plan["gateway"]["deployments"][0]
-        watched = InService(part["backend"], plan["gateway"]["stats_socket"])
-        with Load(client, part["served_model_name"], clients=2, pause_s=1.5) as load, watched as seen:
-            time.sleep(2)
-            made = Outcome(fault)
-            yield made
-        assert load.failures == [], f"seed {SEED}"
-        assert load.served > 0
-        assert seen.counts and min(seen.counts) >= len(plan["instances"]) - 1, seen.counts
-        made.requests = load.served
-        made.slowest_s = max(item.took_s for item in load.records)
-        record(made)
-
-    return run
+    """``no_request_lost`` of the lab, for a name of what is done."""
+    return partial(no_request_lost, plan, base_url, secrets)
 
 
 def started(*arguments: str) -> subprocess.Popen[bytes]:

@@ -7,17 +7,14 @@ RACKSERVE_NEXT_VLLM, RACKSERVE_NEXT_LOCK   another vLLM for the release that is 
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
-from conftest import REPO, STATE, Run
-from load import Load
-from rackserve.completion.client import Endpoint
-from releases import InService, described, recorded
-from scenarios import Outcome, record
+from conftest import REPO, Run
+from lossless import no_request_lost
+from releases import described, recorded
 
 pytestmark = pytest.mark.asked_by("RACKSERVE_WHOLE", "1")
 Shell = Callable[[str, str], str]
@@ -36,22 +33,8 @@ def confirm(plan: dict[str, Any]) -> list[str]:
 
 @pytest.fixture
 def under_load(plan: dict[str, Any], base_url: str, secrets: dict[str, str]) -> Callable[[str], Any]:
-    """Streaming and plain clients, and the gateway watched; afterwards: no failure, never fewer than N-1."""
-
-    @contextmanager
-    def run(what: str) -> Iterator[None]:
-        client = Endpoint(base_url, str(STATE / "gateway-ca.pem"), secrets["api_key_client"], timeout_s=120)
-        backend = plan["gateway"]["deployments"][0]["backend"]
-        watched = InService(backend, plan["gateway"]["stats_socket"])
-        with Load(client, "tiny-deepseek", clients=2, pause_s=1.5) as load, watched as seen:
-            time.sleep(3)
-            yield
-        assert load.failures == []
-        assert load.served > 0
-        assert seen.counts and min(seen.counts) >= len(plan["instances"]) - 1, seen.counts
-        record(Outcome(what, load.served, {}, max(item.took_s for item in load.records)))
-
-    return run
+    """``no_request_lost`` of the lab, for a name of what is done."""
+    return partial(no_request_lost, plan, base_url, secrets)
 
 
 @pytest.fixture(autouse=True, scope="module")
