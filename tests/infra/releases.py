@@ -39,33 +39,38 @@ class Patch(importlib.abc.MetaPathFinder):
 
         def exec_module(module):
             run(module)
-            for method in ("step", "step_with_batch_queue"):
+            for method in METHODS:
                 setattr(module.EngineCore, method, changed(getattr(module.EngineCore, method)))
 
         spec.loader.exec_module = exec_module
         return spec
 
 
-def changed(method):
-    def wrapped(self, *args, **kwargs):
-        result = method(self, *args, **kwargs)
-        after(result)
-        return result
-
-    return wrapped
-
-
 if ON_HOST:
     sys.meta_path.insert(0, Patch())
 """
-_SLOW = "def after(result):\n    time.sleep(0.15)\n\n\n"
-_WRONG = """\
-def after(result):
-    for outputs in (result[0] or {}).values():
-        for output in outputs.outputs:
-            output.new_token_ids = [(token ^ 1) if token > 8 else token for token in output.new_token_ids]
+_SLOW = """
+METHODS = ("step", "step_with_batch_queue")
 
 
+def changed(method):
+    def wrapped(self):
+        time.sleep(0.15)
+        return method(self)
+
+    return wrapped
+"""
+# What is asked is turned round, so that text and probabilities of the answer fit each other, and not the question.
+_WRONG = """
+METHODS = ("preprocess_add_request",)
+
+
+def changed(method):
+    def wrapped(self, request):
+        request.prompt_token_ids = request.prompt_token_ids[::-1]
+        return method(self, request)
+
+    return wrapped
 """
 _BROKEN = """\
 if ON_HOST and SERVES:
