@@ -10,7 +10,8 @@ description:
   - Asks for completions, plain or streamed, text or chat, and compares them with golden ones where there are any.
   - Named servers are asked through the gateway, all at the same time; that takes the operator's key.
   - On the controller it runs inside Ansible's own process, which saves most of what a module call costs.
-  - With O(wait_s) it repeats until the answers are correct, and gives up early when one of O(units) has failed.
+  - With O(wait_s) it repeats until the answers are correct, and gives up early when one of O(units) has failed, or has
+    answered with errors for 30 s that are none of a start, such as HTTP 500.
 author: rackserve
 options:
   base_url:
@@ -54,7 +55,8 @@ options:
     default: 0
   poll_s: {description: Seconds between two tries while waiting., type: float, default: 1}
   units:
-    description: Systemd units of this host; when one is failed or inactive, waiting ends.
+    description: >-
+      Systemd units of this host; waiting ends when one is failed or inactive, or O(servers) answer with lasting errors.
     type: list
     elements: str
     default: []
@@ -93,7 +95,7 @@ rows:
   elements: dict
   sample:
     - {server: be_tiny/r0, kind: stream, ok: true, text: " the", ttft_s: 0.041, itl_s: 0.012, total_s: 0.13, tokens: 8,
-       match: true, why: ""}
+       match: true, why: "", status: null}
   contains:
     server: {description: The server that was asked for., type: str, returned: always}
     kind: {description: The way of asking., type: str, returned: always}
@@ -105,6 +107,7 @@ rows:
     tokens: {description: Tokens of the first answer., type: int, returned: always}
     match: {description: Whether golden answers were met; null where none was compared., type: bool, returned: always}
     why: {description: Why the server is not proven., type: str, returned: always}
+    status: {description: Status of an HTTP refusal; null for everything else., type: int, returned: always}
 failed_line:
   description: One line naming what failed; empty when nothing did.
   returned: always

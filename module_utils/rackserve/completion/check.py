@@ -68,10 +68,10 @@ def _median(values: list[float]) -> float | None:
 def check_kind(endpoint: Endpoint, target: Target, kind: str, attempts: int) -> dict[str, Any]:
     """Ask every case of a target in one way; return its row.
 
-    The row: {server, kind, ok, text, ttft_s, itl_s, total_s, tokens, match, why}.
+    The row: {server, kind, ok, text, ttft_s, itl_s, total_s, tokens, match, why, status}.
 
     `attempts` covers failed transport and refusals; a wrong answer is not asked for again. `match` is None where
-    nothing golden was compared (chat, or no golden data).
+    nothing golden was compared (chat, or no golden data); `status` is that of an HTTP refusal.
     """
     if target.server:
         slot = target.server.rpartition("/")[2]
@@ -79,7 +79,7 @@ def check_kind(endpoint: Endpoint, target: Target, kind: str, attempts: int) -> 
     if target.url:
         endpoint = dataclasses.replace(endpoint, base_url=target.url)
     row: dict[str, Any] = {"server": target.server or target.url, "kind": kind, "ok": False, "text": "", "ttft_s": None}
-    row.update({"itl_s": None, "total_s": None, "tokens": 0, "match": None, "why": ""})
+    row.update({"itl_s": None, "total_s": None, "tokens": 0, "match": None, "why": "", "status": None})
     comparable = not kind.startswith("chat")
     for number, case in enumerate(target.cases):
         ask = Ask(target.model, case.prompt, kind, case.max_tokens, comparable and bool(case.token_logprobs))
@@ -90,6 +90,7 @@ def check_kind(endpoint: Endpoint, target: Target, kind: str, attempts: int) -> 
             except CompletionError as error:
                 row["why"] = str(error)
                 if attempt == attempts:
+                    row["status"] = error.status
                     return row
         if number == 0:
             row.update(text=answer.text, ttft_s=answer.ttft_s, itl_s=_median(answer.gaps_s))
@@ -137,12 +138,11 @@ def wait_until(
     probe: Callable[[], list[dict[str, Any]]],
     limit_s: float,
     poll_s: float,
-    stopped: Callable[[], str] = str,
+    hopeless: Callable[[list[dict[str, Any]]], str] = lambda _rows: "",
 ) -> tuple[list[dict[str, Any]], float, str]:
     """Repeat `probe` until every row is ok; return (rows, seconds waited, why it gave up or "").
 
-    Gives up early when `stopped` names a unit that failed or is inactive, or when an answer is wrong: neither
-    heals by waiting.
+    Gives up early when `hopeless` says of the rows why, or when an answer is wrong: neither heals by waiting.
     """
     started = time.monotonic()
     while True:
@@ -152,7 +152,7 @@ def wait_until(
             return rows, waited_s, ""
         if any(row["match"] is False for row in rows):
             return rows, waited_s, "a wrong answer"
-        why = stopped()
+        why = hopeless(rows)
         if why:
             return rows, waited_s, why
         if waited_s + poll_s > limit_s:

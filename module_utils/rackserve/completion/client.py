@@ -17,7 +17,11 @@ OK = 200
 
 
 class CompletionError(Exception):
-    """No usable answer; one line says why."""
+    """No usable answer; one line says why. ``status`` is that of an HTTP refusal, None where there was no response."""
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 @dataclass(frozen=True)
@@ -174,7 +178,7 @@ def complete(endpoint: Endpoint, ask: Ask) -> Answer:
         response = connection.getresponse()
         answer.served_by = response.headers.get("X-Served-By", "")
         if response.status != OK:
-            raise CompletionError(_refusal(response.status, response.read(4096)))
+            raise CompletionError(_refusal(response.status, response.read(4096)), response.status)
         if body["stream"]:
             _read_stream(response, answer, started, started + endpoint.timeout_s)
         else:

@@ -12,7 +12,7 @@ from ..progress.report import FINISHED
 from .check import STOPPED, check, failure_line, read_targets, too_late, wait_until, write_report
 from .client import KINDS, Endpoint
 from .golden import GoldenError
-from .start import note_starts, start_progress
+from .start import note_starts, refuses, start_progress
 
 # Takes words, returns what the command prints, whatever its exit status.
 Output = Callable[[Sequence[str]], str]
@@ -61,7 +61,7 @@ def prove(given: Mapping[str, Any], output: Output) -> dict[str, Any]:
         lambda: check(endpoint, targets, given["attempts"], given["parallel"]),
         limit_s,
         given["poll_s"],
-        lambda: _stopped(given["units"], output, given["crashes"]),
+        lambda rows: _hopeless(rows, given["units"], output, given["crashes"]),
     )
     line = failure_line(rows, url)
     result = {"changed": False, "rows": rows, "waited_s": round(waited_s, 3), "failed_line": line}
@@ -77,6 +77,11 @@ def prove(given: Mapping[str, Any], output: Output) -> dict[str, Any]:
     if line and not given["report_only"]:
         return {"failed": True, "msg": f"{line} ({gave_up})" if given["wait_s"] else line, **result}
     return result
+
+
+def _hopeless(rows: Sequence[Mapping[str, Any]], units: Sequence[str], output: Output, crashes: int) -> str:
+    """Why waiting for engines of this host does not help; "" where it may."""
+    return _stopped(units, output, crashes) or (refuses(rows, time.monotonic()) if units else "")
 
 
 def _stopped(units: Sequence[str], output: Output, crashes: int = 0) -> str:

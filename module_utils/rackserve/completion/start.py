@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
@@ -13,6 +13,10 @@ Run = Callable[[Sequence[str]], str]
 """Runs a command and returns its standard output; a failing one gives ""."""
 
 STARTS_DIR = "run/rackserve/starts"
+REFUSED_S = 30
+# What a server that cannot serve yet says; every other refusal is of one that could, and is no start under way.
+_NOT_YET = (408, 425, 429, 502, 503, 504)
+_BAD_REQUEST = 400
 _LINES = 600
 _SHARDS = re.compile(r"checkpoint shards:\s+\d+% Completed \| (\d+)/(\d+)")
 _GRAPHS = re.compile(r"Capturing CUDA graphs[^|]*\|[^|]*\| (\d+)/(\d+)")
@@ -98,6 +102,26 @@ def note_starts(units: Sequence[str], run: Run, now: float, root: Path = Path("/
         took_s = look(unit, run, now).elapsed_s
         if 0 < took_s < longest_s:
             write_json(folder / f"{unit}.json", {"start_s": round(took_s, 1)})
+
+
+def refuses(rows: Sequence[Mapping[str, Any]], now: float, root: Path = Path("/")) -> str:
+    """Who has answered with errors for REFUSED_S, which no waiting heals; "" where nobody has.
+
+    rows: of `check`. ``now`` is the monotonic clock in seconds. Since when is kept on the host: a wait is many calls.
+    """
+    path = root / STARTS_DIR / "refusals.json"
+    known = read_json(path) or {}
+    bad = {str(row["server"]) for row in rows if _refused(row["status"])}
+    kept = {server: min(float(known.get(server, now)), now) for server in bad}
+    late = [server for server, since in kept.items() if now - since >= REFUSED_S]
+    if kept or known:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, {server: since for server, since in kept.items() if server not in late})
+    return f"{late[0]} has answered with errors for {REFUSED_S} s" if late else ""
+
+
+def _refused(status: int | None) -> bool:
+    return status is not None and status >= _BAD_REQUEST and status not in _NOT_YET
 
 
 def start_progress(

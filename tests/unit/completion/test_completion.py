@@ -237,7 +237,7 @@ def test_waiting_gives_up_when_it_cannot_help(stopped: str, match: bool | None, 
         tries.append(1)
         return [{"ok": False, "match": match}]
 
-    _, waited_s, why = wait_until(probe, 0.1, 0.04, lambda: stopped)
+    _, waited_s, why = wait_until(probe, 0.1, 0.04, lambda _rows: stopped)
     assert why == gave_up
     assert (len(tries) > 1) == why.startswith("not correct") and waited_s < 1
 

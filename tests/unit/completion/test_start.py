@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
-from rackserve.completion.start import Stage, look, note_starts, stage_of, start_progress, usual_s
+from rackserve.completion.start import REFUSED_S, Stage, look, note_starts, refuses, stage_of, start_progress, usual_s
 
 GIB = 1 << 30
 # Lines of vLLM 0.32, shortened; a progress bar begins with a carriage return.
@@ -101,3 +102,29 @@ def test_an_engine_that_ran_before_is_not_taken_for_one_that_just_started(tmp_pa
 def test_engines_without_units_are_counted() -> None:
     told = start_progress([], 3, 4, Host(), 1.0)
     assert (told["phase"], told["done"], told["total"], told["unit"]) == ("waiting for answers", 3, 4, "engines")
+
+
+def row(status: int | None, server: str = "http://10.0.0.1:8000") -> dict[str, Any]:
+    return {"server": server, "status": status}
+
+
+def test_who_answers_with_errors_for_long_is_given_up(tmp_path: Path) -> None:
+    assert refuses([row(500)], 100.0, tmp_path) == ""
+    assert refuses([row(500), row(None, "http://10.0.0.2:8000")], 100.0 + REFUSED_S - 1, tmp_path) == ""
+    late = refuses([row(500)], 100.0 + REFUSED_S, tmp_path)
+    assert late == "http://10.0.0.1:8000 has answered with errors for 30 s"
+    assert refuses([row(500)], 101.0 + REFUSED_S, tmp_path) == "", "the next run begins to count anew"
+
+
+@pytest.mark.parametrize("status", [None, 200, 408, 429, 502, 503, 504])
+def test_what_a_start_says_is_no_reason(status: int | None, tmp_path: Path) -> None:
+    assert refuses([row(404)], 100.0, tmp_path) == ""
+    for now in (110.0, 100.0 + REFUSED_S, 500.0):
+        assert refuses([row(status)], now, tmp_path) == ""
+    assert refuses([row(404)], 501.0, tmp_path) == "", "it was interrupted"
+
+
+def test_a_clock_that_began_anew_is_no_reason(tmp_path: Path) -> None:
+    assert refuses([row(500)], 9000.0, tmp_path) == ""
+    assert refuses([row(500)], 10.0, tmp_path) == ""
+    assert refuses([row(500)], 10.0 + REFUSED_S, tmp_path) != ""
