@@ -239,13 +239,6 @@ def _out_beside(host: str, targets: Mapping[str, Sequence[str]], away: frozenset
     return found
 
 
-def units_of(host: str, instances: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The units that a drain of a host stops: those of its engines, and the other parts of their groups."""
-    known = list(instances)
-    groups = {one["group"] for one in known if one["host"] == host and one.get("group")}
-    return sorted({str(one["unit"]) for one in known if one["host"] == host or one.get("group") in groups})
-
-
 def _lost_mates(mine: Sequence[str], away: frozenset[str]) -> int:
     """How many servers of the same backends are out beside these."""
     backends = {key.rpartition("/")[0] for key in mine}
@@ -282,10 +275,18 @@ def state_of(seen: Mapping[str, Any], rows: Iterable[Mapping[str, Any]], barred_
 
 def targets_of(host: str, instances: Iterable[Mapping[str, Any]]) -> list[str]:
     """The gateway's servers that end with a host: its own, and what serves for the groups in which it has a part."""
+    return sorted({str(one["gateway_target"]) for one in _ending_with(host, instances) if one.get("gateway_target")})
+
+
+def units_of(host: str, instances: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The units that a drain of a host stops: those of its engines, and the other parts of their groups."""
+    return sorted({str(one["unit"]) for one in _ending_with(host, instances)})
+
+
+def _ending_with(host: str, instances: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     known = list(instances)
     groups = {one["group"] for one in known if one["host"] == host and one.get("group")}
-    mine = [one for one in known if one["host"] == host or one.get("group") in groups]
-    return sorted({str(one["gateway_target"]) for one in mine if one.get("gateway_target")})
+    return [one for one in known if one["host"] == host or one.get("group") in groups]
 
 
 def lines(decisions: Sequence[Decision]) -> list[str]:
