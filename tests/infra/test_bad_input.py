@@ -164,10 +164,13 @@ def test_one_dead_host_does_not_stop_the_others(batch: Callable[[str], Outcome])
     assert outcome.status == 4
     said = "LEFT AS IT WAS from there on: node2 (no-answer). 4 other host(s) went on. Mend what stands above, then run"
     assert said in outcome.text
-    # node1 had something to mend; it was, and nothing else anywhere.
+    # node1 had something to mend; it was, gw keeps the record of that, and there is nothing else anywhere.
     assert run_shell("node1", f"stat -c %a {WORK}").strip() == "644"
     assert [line.partition(":")[0] for line in outcome.changed["node1"]] == [WORK.lstrip("/")]
-    assert {host: outcome.changed[host] for host in ("gw", "node3", "node4")} == {"gw": [], "node3": [], "node4": []}
+    assert {host: outcome.changed[host] for host in ("node3", "node4")} == {"node3": [], "node4": []}
+    (folder, record) = [line.partition(":")[0] for line in outcome.changed["gw"]]
+    assert folder == "var/lib/rackserve/runs"
+    assert record.startswith(f"{folder}/") and record.endswith(".json")
     assert "TASK [acceptance" in outcome.text
 
 
