@@ -23,7 +23,7 @@ options:
     default: true
   ratio: {description: How many times slower it may be., type: float, default: 1.5}
   slack_s: {description: Seconds of difference that count as noise., type: float, default: 0.1}
-  rounds: {description: How often each engine is asked., type: int, default: 5}
+  rounds: {description: How often each is asked; up to 3 times as often while it looks slow., type: int, default: 5}
   max_tokens: {description: Tokens of one answer., type: int, default: 32}
   timeout_s: {description: Seconds for one answer., type: float, default: 60}
 attributes:
