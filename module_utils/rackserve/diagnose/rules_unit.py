@@ -62,16 +62,27 @@ def _start_limit(_host: Host, _name: str, unit: Unit) -> str:
     return "Result=start-limit-hit" if unit.get("result") == "start-limit-hit" else ""
 
 
-def _crash_loop(_host: Host, _name: str, unit: Unit) -> str:
+def _ends_on_purpose(host: Host, name: str) -> bool:
+    """The watch ends with status 0 when its files change; systemd says of every other end of it that it failed.
+
+    No engine is meant: vLLM ends with status 0 too when its core has died.
+    """
+    journals = [source.text for source in host.sources if source.name == f"journal/{name}.log"]
+    return name == _WATCH and not any("Failed with result" in text for text in journals)
+
+
+def _crash_loop(host: Host, name: str, unit: Unit) -> str:
     young = float(unit.get("active_s") or 0) < _SETTLED_S
     if unit.get("sub") == "auto-restart":
         return f"SubState=auto-restart, NRestarts={unit.get('restarts')}, ExecMainStatus={unit.get('status')}"
-    if int(unit.get("restarts") or 0) >= _RESTARTS and young and unit.get("active") != "inactive":
+    again = int(unit.get("restarts") or 0) >= _RESTARTS and young and unit.get("active") != "inactive"
+    if again and not _ends_on_purpose(host, name):
         return f"NRestarts={unit.get('restarts')}, running for {float(unit.get('active_s') or 0):.0f} s"
     return ""
 
 
 _SETTLED_S, _RESTARTS = 900.0, 3
+_WATCH = "rackserve-engine-watch.service"
 
 
 def _not_executable(_host: Host, _name: str, unit: Unit) -> str:

@@ -461,3 +461,23 @@ def test_what_fails_during_an_operation_is_named_first() -> None:
     server_of(cluster, NODE).update(admin="drain", status="DRAIN", drained_by="roll-serving")
     at_work(cluster)
     assert causes(cluster)[0]["cause"] == "engine-bad-argument"
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        ("python3: what this program runs on has changed: it ends, systemd starts it again\nsystemd: Deactivated", ""),
+        ("systemd: Failed with result 'watchdog'.", "unit-crash-loop"),
+    ],
+)
+def test_a_watch_that_ended_on_purpose_is_no_crash_loop(text: str, cause: str) -> None:
+    cluster, watch = healthy_cluster(), "rackserve-engine-watch.service"
+    unit(cluster, watch, restarts=5, active_s=30.0)
+    log(cluster, text, "unit", name=watch)
+    assert [one["cause"] for one in causes(cluster)] == ([cause] if cause else [])
+
+
+def test_an_engine_that_ends_again_and_again_is_one_whatever_its_journal_says() -> None:
+    cluster = healthy_cluster()
+    unit(cluster, restarts=5, active_s=30.0)
+    assert [one["cause"] for one in causes(cluster)] == ["unit-crash-loop"]

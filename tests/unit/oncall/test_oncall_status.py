@@ -160,6 +160,9 @@ def test_one_that_does_not_answer_and_one_that_breaks_off_are_named() -> None:
 
 def test_a_unit_that_was_started_again_is_told() -> None:
     assert broken_units([{"Id": "a", "ActiveState": "active", "NRestarts": "4"}]) == ["a was started again 4 times"]
+    watch = {"Id": "rackserve-engine-watch.service", "ActiveState": "active", "NRestarts": "4"}
+    assert broken_units([watch]) == []
+    assert len(broken_units([{**watch, "ActiveState": "failed"}])) == 1
     waiting = {"Id": "b", "Type": "oneshot", "RemainAfterExit": "yes", "ActiveState": "inactive"}
     assert len(broken_units([waiting])) == 1
 
