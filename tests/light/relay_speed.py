@@ -1,6 +1,6 @@
 """How near a copy of weights comes to size / bandwidth, for 1, 2, 4 and 8 hosts with shaped links (needs root).
 
-    .venv/bin/python tests/light/relay_speed.py [--hosts 1,2,4,8] [--mib 320] [--mbit 50] [--rounds 2]
+    .venv/bin/python tests/light/relay_speed.py [--hosts 1,2,4,8] [--mib 160] [--mbit 25] [--rounds 2]
 
 Light hosts, the real module and unit, every file hashed on every host while it comes; the goal is 1.15. What the clock
 counts: from the first host that begins to the last that has everything proven. Written to build/relay-speed.json too.
@@ -105,8 +105,8 @@ def main() -> int:
     """Boot, shape, copy, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--hosts", default="1,2,4,8", help="how many receive, one run each")
-    parser.add_argument("--mib", type=int, default=320)
-    parser.add_argument("--mbit", type=int, default=50)
+    parser.add_argument("--mib", type=int, default=160)
+    parser.add_argument("--mbit", type=int, default=25)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--net", type=int, default=87, help="second octet of the light hosts' addresses")
     given = parser.parse_args()
