@@ -17,6 +17,8 @@ from . import wire
 from .shelf import PART, Shelf
 
 _BUFFER = 1 << 18
+# Fewer bytes wake nobody: on a slow link every packet would cost a write, a wake and a send on each host of the chain.
+_PIECE = 1 << 16
 _READ = 1 << 22
 _PAUSE_S = 0.2
 _CONNECT_S = 5.0
@@ -256,6 +258,7 @@ class Fetcher:
         sender = connection.parent.name if connection.parent else ""
         while missing:
             with _on_the_wire():
+                connection.wake_at(min(missing, _PIECE))
                 size = connection.socket.recv_into(buffer, min(missing, _BUFFER))
             if not size:
                 raise wire.WireError("it broke off")
@@ -267,6 +270,8 @@ class Fetcher:
             self._shelf.grow(name, size)
             self._count(size)
             self.received[sender] = self.received.get(sender, 0) + size
+        with _on_the_wire():
+            connection.wake_at(1)
 
 
 @contextlib.contextmanager
@@ -289,6 +294,10 @@ class _Connection:
 
     def take(self, connection: socket.socket, parent: Parent) -> None:
         self.socket, self.parent = connection, parent
+
+    def wake_at(self, amount: int) -> None:
+        """Wait for ``amount`` bytes before a read returns: no more than are sure to come."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, amount)
 
     def close(self) -> None:
         if self.socket is not None:

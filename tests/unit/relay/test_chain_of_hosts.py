@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from rackserve.relay import wire
 from rackserve.relay.fetch import RelayError
+from rackserve.relay.serve import Server
+from rackserve.relay.shelf import Shelf
 from relay_support import TOKEN, Chain
 
 TOTAL = 321 + 700_000 + 1_300_001
@@ -266,3 +270,24 @@ def test_the_end_is_not_told_before_the_digest_is_right(chain: Chain) -> None:
         while (frame := wire.read_frame(peer)).kind == wire.WAIT:
             continue
         assert frame == (wire.END, 321)
+
+
+def test_a_slow_link_does_not_cost_a_write_for_each_packet(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+    pieces: list[int] = []
+
+    def in_packets(_self: Any, connection: socket.socket, descriptor: int, at: int, amount: int) -> int:
+        wire.send_frame(connection, wire.DATA, amount)
+        for start in range(at, at + amount, 1000):
+            connection.sendall(os.pread(descriptor, min(1000, at + amount - start), start))
+            os.sched_yield()
+        return amount
+
+    grow = Shelf.grow
+    monkeypatch.setattr(Server, "_pass_on", in_packets)
+    monkeypatch.setattr(Shelf, "grow", lambda self, name, amount: (pieces.append(amount), grow(self, name, amount))[1])
+    chain.model("host0")
+    last = chain.node(1, [chain.node(0)])
+    chain.bring(last)
+    assert chain.staged(last) == chain.content
+    assert sum(pieces) == TOTAL
+    assert len(pieces) < 2 * TOTAL / (1 << 16)
