@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from .case import ENGINE, RAY, UNIT, Case, Host
+from .inputs import WATCH_UNIT
 from .rule import (
     DEGRADED,
     DOWN,
@@ -68,7 +69,7 @@ def _ends_on_purpose(host: Host, name: str) -> bool:
     No engine is meant: vLLM ends with status 0 too when its core has died.
     """
     journals = [source.text for source in host.sources if source.name == f"journal/{name}.log"]
-    return name == _WATCH and not any("Failed with result" in text for text in journals)
+    return name == WATCH_UNIT and not any("Failed with result" in text for text in journals)
 
 
 def _crash_loop(host: Host, name: str, unit: Unit) -> str:
@@ -82,7 +83,6 @@ def _crash_loop(host: Host, name: str, unit: Unit) -> str:
 
 
 _SETTLED_S, _RESTARTS = 900.0, 3
-_WATCH = "rackserve-engine-watch.service"
 
 
 def _not_executable(_host: Host, _name: str, unit: Unit) -> str:
